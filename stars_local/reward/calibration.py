@@ -1,0 +1,171 @@
+"""The calibration file: thresholds that mean something for one pair of models.
+
+alpha, beta and r_star are in units of one reward model, seen through one base model's prompts
+template and one segment size. A file therefore names all five, and is refused for any other.
+It is JSON, written atomically, and holds no code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stars_local.core.errors import CalibrationError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationKey:
+    """What a calibration belongs to; hashes are SHA-256 in hex."""
+
+    base_model_sha256: str
+    reward_sha256: str
+    axis: str
+    template_sha256: str
+    segment_size: int
+
+    @property
+    def file_name(self) -> str:
+        """The name under which folders keep it."""
+        joined = "\n".join(str(value) for value in dataclasses.astuple(self))
+        return hashlib.sha256(joined.encode()).hexdigest()[:24] + ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured or predicted cost; `attempts_ci95` by bootstrap over prompts."""
+
+    attempts: float
+    attempts_ci95: tuple[float, float]
+    forced_share: float
+    n_prompts: int
+    n_segments: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Thresholds with the evidence behind them.
+
+    alpha in [0, 1]; beta = beta_in_spreads * spread, spread being the standard deviation of the
+    rewards of plain answers; reward_threshold is r_star. `quantiles` are thresholds by segment
+    index for the `quantile` schedule. by_position: a row a segment index with the mean reward,
+    its standard deviation between prompts and within one. quick: made in under a minute from
+    few prompts.
+    """
+
+    key: CalibrationKey
+    alpha: float
+    beta: float
+    reward_threshold: float
+    quantiles: tuple[float, ...]
+    spread: float
+    within_spread: float
+    max_new_tokens: int
+    max_attempts: int
+    wanted: str
+    quick: bool
+    predicted: Measured
+    checked: Measured | None
+    by_position: tuple[dict[str, float], ...]
+    made: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object that `from_json` reads."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+
+def from_json(data: object, name: str) -> Calibration:
+    """Check and read the JSON object of a calibration; errors name the field."""
+    if not isinstance(data, dict):
+        raise CalibrationError(
+            f"{name}: a calibration is a JSON object, found {type(data).__name__}"
+        )
+    if data.get("schema") != SCHEMA:
+        raise CalibrationError(
+            f"{name}: schema is {data.get('schema')!r}, this version reads {SCHEMA}: "
+            "calibrate again"
+        )
+    fields = {field.name for field in dataclasses.fields(Calibration)}
+    found = set(data) - {"schema"}
+    for problem, names in (("missing", fields - found), ("unknown", found - fields)):
+        if names:
+            raise CalibrationError(f"{name}: {problem} field {sorted(names)[0]!r}: calibrate again")
+    try:
+        checked = data["checked"]
+        values = {
+            **{field: data[field] for field in fields},
+            "key": CalibrationKey(**data["key"]),
+            "predicted": _measured(data["predicted"]),
+            "checked": None if checked is None else _measured(checked),
+            "quantiles": tuple(float(value) for value in data["quantiles"]),
+            "by_position": tuple(dict(row) for row in data["by_position"]),
+        }
+        for number in ("alpha", "beta", "reward_threshold", "spread", "within_spread"):
+            values[number] = float(data[number])
+        return Calibration(**values)
+    except (TypeError, ValueError, KeyError) as error:
+        raise CalibrationError(f"{name}: {error}: calibrate again") from error
+
+
+def _measured(data: dict[str, Any]) -> Measured:
+    low, high = data["attempts_ci95"]
+    return Measured(**{**data, "attempts_ci95": (float(low), float(high))})
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read one file; raises CalibrationError with its name."""
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CalibrationError(f"{path}: cannot read the calibration: {error}") from error
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write atomically: the file is whole or not there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(calibration.to_json(), file, indent=1, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CalibrationError(f"{path}: cannot write the calibration: {error}") from error
+
+
+def require_key(calibration: Calibration, key: CalibrationKey, name: str) -> None:
+    """Refuse a calibration that was made for something else, and say for what."""
+    for field in dataclasses.fields(CalibrationKey):
+        has, wants = getattr(calibration.key, field.name), getattr(key, field.name)
+        if has != wants:
+            raise CalibrationError(
+                f"{name} was made for another {field.name.removesuffix('_sha256')}: "
+                f"it says {_short(has)}, this run has {_short(wants)}; "
+                "run 'stars-local calibrate' for this pair"
+            )
+
+
+def find_calibration(key: CalibrationKey, folders: Iterable[Path]) -> Calibration | None:
+    """The calibration of this key in the first folder that has one, None where none has."""
+    for folder in folders:
+        path = folder / key.file_name
+        if path.is_file():
+            calibration = read_calibration(path)
+            require_key(calibration, key, str(path))
+            return calibration
+    return None
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text

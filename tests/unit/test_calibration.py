@@ -1,0 +1,201 @@
+"""Calibration: the solved threshold costs what was wanted, and files belong to their models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stars_local.core.doubles import TableReward
+from stars_local.core.errors import CalibrationError
+from stars_local.core.records import Prompt, Reward, Scores
+from stars_local.core.seeds import SeedSource
+from stars_local.core.thresholds import Threshold
+from stars_local.reward.attempts_law import AttemptsLaw, Position, solve_threshold
+from stars_local.reward.calibrating import Calibrator, Plan
+from stars_local.reward.calibration import (
+    Calibration,
+    CalibrationKey,
+    Measured,
+    find_calibration,
+    read_calibration,
+    require_key,
+    write_calibration,
+)
+from tests.support.laws import letters_model
+
+
+class PromptReward(TableReward):
+    """Letters have a worth, and every prompt a level of its own."""
+
+    def score(self, items: Sequence[tuple[Prompt, str]]) -> Scores:
+        rewards = tuple(
+            Reward(
+                sum({"a": 1.0, "c": -1.0}.get(char, 0.0) for char in text) / (len(text) + 2)
+                + SeedSource(0, prompt.id).uniform(0, 0) / 2
+            )
+            for prompt, text in items
+        )
+        return Scores(rewards, 1, len(items))
+
+
+def prompts(n: int, name: str) -> list[Prompt]:
+    return [Prompt(f"{name}{i}", text=f"{name}{i}") for i in range(n)]
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    assert 0 < done <= total
+
+
+@pytest.mark.parametrize("attempts", [2.0, 3.0])
+def test_the_wanted_cost_is_met_on_prompts_not_seen(attempts: float) -> None:
+    plan = Plan(attempts, segment_size=6, max_new_tokens=24, n_draws=4, n_slots=4)
+    calibrator = Calibrator(letters_model(), PromptReward({}), plan, quiet)
+    outline = calibrator.solve(prompts(150, "seen"))
+    assert outline.predicted.attempts == pytest.approx(attempts, rel=1e-3)
+    low, high = outline.predicted.attempts_ci95
+    assert low < attempts < high
+    checked, _ = calibrator.check(prompts(250, "unseen"), outline)
+    low, high = checked.attempts_ci95
+    assert low - 0.15 * attempts <= attempts <= high + 0.15 * attempts
+    assert checked.forced_share == pytest.approx(outline.predicted.forced_share, abs=0.05)
+
+
+def test_a_quantile_is_one_of_the_plain_rewards() -> None:
+    plan = Plan(None, 0.8, segment_size=6, max_new_tokens=12, n_draws=2)
+    outline = Calibrator(letters_model(), PromptReward({}), plan, quiet).solve(prompts(60, "q"))
+    assert -1.0 < outline.threshold.r_star < 1.5
+    assert outline.predicted.attempts > 1.0
+
+
+def test_variance_is_split_between_prompts_and_within_one() -> None:
+    plan = Plan(2.0, segment_size=6, max_new_tokens=12, n_draws=4, n_rounds=1)
+    outline = Calibrator(letters_model(), PromptReward({}), plan, quiet).solve(prompts(100, "v"))
+    first = outline.by_position[0]
+    assert first["between_variance"] == pytest.approx(0.25 / 12, abs=0.012)
+    assert first["within_variance"] > 0
+
+
+def test_constant_rewards_cannot_be_calibrated() -> None:
+    with pytest.raises(CalibrationError, match="same reward"):
+        Calibrator(letters_model(), TableReward({}), Plan(2.0), quiet).solve(prompts(4, "c"))
+
+
+def test_both_or_neither_aim_is_refused() -> None:
+    for plan in (Plan(3.0, 0.5), Plan(None, None)):
+        with pytest.raises(CalibrationError, match="one of the two"):
+            Calibrator(letters_model(), TableReward({}), plan, quiet)
+
+
+def positions_with(mu: Sequence[float], sigma: float, n_draws: int, seed: int) -> list[Position]:
+    random = np.random.default_rng(seed)
+    return [
+        Position(
+            f"p{i}",
+            0,
+            0.0,
+            tuple(float(x) for x in random.normal(m, sigma, n_draws)),
+            (8,) * n_draws,
+            (False,) * n_draws,
+        )
+        for i, m in enumerate(mu)
+    ]
+
+
+def test_the_law_is_not_fooled_by_few_draws() -> None:
+    mu = np.random.default_rng(1).normal(0.0, 1.0, 2000)
+    threshold, beta, cap = Threshold(0.7, 1.0, 8), 0.1, 20
+    few = AttemptsLaw(positions_with(mu, 0.7, 3, 2), cap).cost(threshold, beta)
+    many = AttemptsLaw(positions_with(mu, 0.7, 400, 3), cap).cost(threshold, beta)
+    assert few.attempts == pytest.approx(many.attempts, rel=0.05)
+    assert few.forced_share == pytest.approx(many.forced_share, abs=0.03)
+
+
+@given(st.floats(-2, 2), st.floats(0, 0.5), st.integers(2, 30))
+@settings(max_examples=30, deadline=None)
+def test_cost_lies_between_one_and_the_cap_and_rises(r: float, beta: float, cap: int) -> None:
+    law = AttemptsLaw(positions_with([0.0, 0.3, 1.0], 0.5, 5, 0), cap)
+    lower = law.cost(Threshold(r, 0.5, 8), beta)
+    higher = law.cost(Threshold(r + 0.3, 0.5, 8), beta)
+    assert 1.0 <= lower.attempts <= higher.attempts + 1e-9 <= cap + 1e-6
+    assert 0.0 <= lower.forced_share <= higher.forced_share + 1e-9 <= 1.0 + 1e-6
+
+
+def test_impossible_costs_are_refused_with_the_range() -> None:
+    law = AttemptsLaw(positions_with([0.0], 1.0, 5, 0), 4)
+    for wanted in (1.0, 4.0, 9.0):
+        with pytest.raises(CalibrationError, match="max_attempts, which is 4"):
+            solve_threshold(law, Threshold(0.0, 0.5, 8), 0.1, wanted, 4)
+
+
+def example() -> Calibration:
+    key = CalibrationKey("a" * 64, "b" * 64, "harmless", "c" * 64, 32)
+    cost = Measured(3.0, (2.8, 3.2), 0.05, 256, 1000)
+    return Calibration(
+        key,
+        alpha=0.8,
+        beta=0.1,
+        reward_threshold=1.5,
+        quantiles=(0.1, 0.2),
+        spread=1.0,
+        within_spread=0.5,
+        max_new_tokens=128,
+        max_attempts=20,
+        wanted="attempts 3",
+        quick=False,
+        predicted=cost,
+        checked=None,
+        by_position=({"segment": 0.0},),
+        made={"date": "2026-01-01"},
+    )
+
+
+def test_files_round_trip_and_leave_nothing_else(tmp_path: Path) -> None:
+    calibration = example()
+    path = tmp_path / "deep" / calibration.key.file_name
+    write_calibration(calibration, path)
+    assert read_calibration(path) == calibration
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert find_calibration(calibration.key, [tmp_path / "none", path.parent]) == calibration
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(CalibrationKey)])
+def test_a_calibration_for_another_thing_is_refused_by_name(field: str) -> None:
+    calibration = example()
+    other: Any = 16 if field == "segment_size" else "d" * 64
+    key = dataclasses.replace(calibration.key, **{field: other})
+    with pytest.raises(CalibrationError, match=field.removesuffix("_sha256")):
+        require_key(calibration, key, "x.json")
+    assert key.file_name != calibration.key.file_name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("beta"), "missing field 'beta'"),
+        (lambda d: d.update(gamma=1), "unknown field 'gamma'"),
+        (lambda d: d.update(schema=99), "schema is 99"),
+        (lambda d: d.update(beta="much"), "much"),
+        (lambda d: d["key"].update(more=1), "more"),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path, change: Any, message: str) -> None:
+    data = example().to_json()
+    data = json.loads(json.dumps(data))
+    change(data)
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(CalibrationError, match=message) as error:
+        read_calibration(path)
+    assert "\n" not in str(error.value)
+    for text in ("", "[]", "{", "\x00"):
+        path.write_text(text)
+        with pytest.raises(CalibrationError, match=r"c\.json"):
+            read_calibration(path)
