@@ -23,7 +23,7 @@ def normalise(text: str) -> str:
     return "".join(char for char in folded if char.isalnum())
 
 
-def tested_texts(paths: Iterable[Path]) -> set[str]:
+def texts_of_files(paths: Iterable[Path]) -> set[str]:
     """The normalised texts of test files: every text field, and every turn of a dialogue."""
     found: set[str] = set()
     for path in paths:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import DataError, UsageError
-from stars_local.reward.leaks import drop_leaks, normalise, tested_texts
+from stars_local.reward.leaks import drop_leaks, normalise, texts_of_files
 from stars_local.reward.pairs import Pair, read_pairs
 
 _KEYS = ("licence", "name", "prompts", "better", "where", "max_rows", "max_response_tokens")
@@ -116,7 +116,7 @@ def load_sources(
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise UsageError(f"two --data sources are called {doubled[0]!r}: give one a name=...")
-    tested = tested_texts(test_files)
+    tested = texts_of_files(test_files)
     data = TrainingData(
         test_files=[{"file": _label(path), "sha256": sha256_of(path)} for path in test_files]
     )

@@ -38,6 +38,7 @@ def train_reward(
     held_out_share: float,
     device: str,
     resume: bool,
+    save_every: int = 200,
     on_step: Callable[[StepReport], None] = lambda report: None,
 ) -> dict[str, Any]:
     """Train and write `out` (checkpoint, tokenizer, card); returns the card.
@@ -106,6 +107,7 @@ def train_reward(
         settings,
         out,
         device=torch_device,
+        save_every=save_every,
         on_step=on_step,
         on_epoch=lambda curve: write_card(out, card(curve)),
     )

@@ -8,13 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stars_local.core.errors import DataError, UsageError
-from stars_local.reward.leaks import drop_leaks, normalise, pair_texts, test_texts
+from stars_local.reward.leaks import drop_leaks, normalise, pair_texts, texts_of_files
 from stars_local.reward.pairs import Pair
 from stars_local.reward.sources import SourceSpec, load_sources, sha256_of
-
-# Imported under this name it would be collected as a test.
-texts_of = test_texts
-del test_texts
 
 
 def pair(prompt: str, chosen: str, rejected: str, source: str = "s") -> Pair:
@@ -41,7 +37,7 @@ def test_normalising_is_blind_to_case_spaces_and_punctuation(text: str) -> None:
 
 def test_every_text_of_a_test_file_is_known(tmp_path: Path) -> None:
     row = {"chosen": dialogue("Hi", "Yes?", "Why?", "So."), "rejected": dialogue("Hi", "No.")}
-    found = texts_of(
+    found = texts_of_files(
         [
             write(tmp_path / "hh", json.dumps(row) + "\n"),
             write(tmp_path / "sst", "1 a fine film .\n0 dull\n"),
