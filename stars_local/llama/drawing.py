@@ -1,0 +1,173 @@
+"""Drawing proposals: all branches of a round, one token each per decode, in one batch.
+
+The first token of every branch comes from its trunk's logits, so a segment of B tokens costs
+one decode of the trunk's last token, once for all branches, and B - 1 decodes of the branches.
+A branch that has ended leaves the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stars_local.core.errors import GrammarError, OutOfCellsError
+from stars_local.core.ports import Order
+from stars_local.core.records import End
+from stars_local.llama.branches import Branch, Logits, Trunk
+from stars_local.llama.library import native
+from stars_local.llama.runtime import Runtime
+
+
+@dataclass(slots=True)
+class Lot:
+    """The branches of one order, being drawn."""
+
+    order: Order
+    trunk: Trunk
+    branches: list[Branch]
+    wants_logprobs: bool
+
+    @property
+    def must_stop(self) -> bool:
+        """Whether whoever ordered wants no more tokens."""
+        return self.order.should_stop is not None and self.order.should_stop()
+
+
+class Round:
+    """Draws the branches of some lots together; the lots lose branches where room runs out."""
+
+    def __init__(self, runtime: Runtime, lots: Sequence[Lot]) -> None:
+        self._runtime = runtime
+        self._lots = lots
+        self._sample: Callable[..., int] = native().llama_sampler_sample
+
+    def draw(self) -> None:
+        """Draw until every branch has ended."""
+        lots = [lot for lot in self._lots if not self._halted(lot)]
+        self._runtime.catch_up([lot.trunk for lot in lots])
+        for lot in lots:
+            logits = lot.trunk.logits
+            if logits is None:
+                raise ValueError(f"trunk {lot.trunk.id} was not decoded")
+            for branch in lot.branches:
+                if branch.room <= 0:
+                    branch.finish(End.CONTEXT)
+                    continue
+                self._draw_from(branch, logits, lot.wants_logprobs)
+            self._fork(lot)
+        self._step_all(lots)
+
+    def _fork(self, lot: Lot) -> None:
+        """Give sequences to the branches that go on."""
+        going = [branch for branch in lot.branches if branch.end is None]
+        n_done = self._runtime.fork(lot.trunk, going)
+        for branch in reversed(going[n_done:]):
+            self._give_up(lot, branch)
+
+    def _step_all(self, lots: Sequence[Lot]) -> None:
+        """Decode and draw, a token a branch at a time."""
+        runtime = self._runtime
+        batch, context = runtime.batch, runtime.context
+        tokens, positions = batch.tokens, batch.positions
+        sequences, wants_logits = batch.sequences, batch.wants_logits
+        while True:
+            active: list[tuple[Branch, Lot]] = []
+            for lot in lots:
+                if not self._halted(lot):
+                    active += [(branch, lot) for branch in lot.branches if branch.end is None]
+            if not active:
+                return
+            for at, (branch, _) in enumerate(active):
+                tokens[at] = branch.token_ids[-1]
+                positions[at] = branch.trunk.n_decoded + branch.n_decoded
+                sequences[at] = branch.held_seq
+                wants_logits[at] = 1
+            if not batch.decode(context, len(active)):
+                self._shed(active)
+                continue
+            for at, (branch, lot) in enumerate(active):
+                branch.n_decoded += 1
+                runtime.ledger.hold(sequences[at], 1)
+                self._draw_at(branch, at, lot.wants_logprobs)
+
+    # -- one token ---------------------------------------------------------------------------
+
+    def _draw_at(self, branch: Branch, at: int, wants_logprobs: bool) -> None:
+        """Draw from entry `at` of the batch just decoded."""
+        runtime = self._runtime
+        if branch.boundary.needs_entropy or branch.chain.constrained or wants_logprobs:
+            logits = runtime.logits(at)
+            if branch.boundary.needs_entropy and branch.boundary.ends_before(
+                len(branch.token_ids), entropy(logits)
+            ):
+                branch.logits = logits.copy()
+                branch.finish(End.BOUNDARY)
+                return
+            self._draw_from(branch, logits, wants_logprobs)
+            return
+        branch.chain.seed_for(len(branch.token_ids))
+        token = self._sample(branch.chain.handle, runtime.context, at)
+        branch.take(token, runtime.vocabulary)
+
+    def _draw_from(self, branch: Branch, logits: Logits, wants_logprobs: bool) -> None:
+        """Draw from any logits."""
+        runtime = self._runtime
+        branch.chain.seed_for(len(branch.token_ids))
+        token = runtime.candidates.draw(branch.chain.handle, logits)
+        if token is None:
+            raise GrammarError(
+                f"the grammar allows no token of this model's vocabulary after {branch.text!r}: "
+                "loosen it"
+            )
+        branch.chain.accept(token)
+        if wants_logprobs:
+            branch.logprobs.append(logprob(logits, token))
+        branch.take(token, runtime.vocabulary)
+
+    # -- running short -----------------------------------------------------------------------
+
+    def _halted(self, lot: Lot) -> bool:
+        """End the branches of a lot that is to stop; whether it is."""
+        if not any(branch.end is None for branch in lot.branches):
+            return False
+        if not lot.must_stop:
+            return False
+        for branch in lot.branches:
+            if branch.end is None:
+                branch.finish(End.HALTED)
+        return True
+
+    def _shed(self, active: Sequence[tuple[Branch, Lot]]) -> None:
+        """The cache had no room after all: free what only saves time, else the last branch of
+        the fullest lot. Raises OutOfCellsError when every lot is down to one."""
+        if self._runtime.evict():
+            return
+        lot = max((lot for _, lot in active), key=lambda lot: len(lot.branches))
+        self._give_up(lot, lot.branches[-1])
+
+    def _give_up(self, lot: Lot, branch: Branch) -> None:
+        if len(lot.branches) == 1:
+            ledger = self._runtime.ledger
+            raise OutOfCellsError(
+                f"no room for one more token in a cache of {ledger.n_cells} cells: raise --n-ctx "
+                "or draw fewer prompts at once"
+            )
+        lot.branches.remove(branch)
+        self._runtime.park(branch)
+        branch.chain.free()
+
+
+def entropy(logits: Logits) -> float:
+    """Shannon entropy in nats of softmax(logits), the model's own distribution, untruncated."""
+    shifted = logits - logits.max()
+    weights = np.exp(shifted)
+    total = float(weights.sum())
+    return float(np.log(total) - float(np.dot(weights, shifted)) / total)
+
+
+def logprob(logits: Logits, token: int) -> float:
+    """Log-probability of a token under softmax(logits), untruncated."""
+    top = logits.max()
+    return float(logits[token] - top - np.log(np.exp(logits - top).sum()))

@@ -1,0 +1,199 @@
+"""A model file and its context in native memory: loading, facts about it, freeing.
+
+Everything that llama.cpp refuses becomes a ModelError that quotes what the library said.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stars_local.core.errors import ModelError
+from stars_local.core.records import ModelInfo
+from stars_local.llama.digest import file_sha256
+from stars_local.llama.gguf_check import check_gguf, probe_in_child
+from stars_local.llama.library import forget_log, last_words, native
+from stars_local.llama.tokens import Vocabulary
+
+MAX_SEQUENCES = 256  # llama.cpp's own limit
+_UBATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ContextParams:
+    """Size and shape of a context.
+
+    n_ctx: positions a sequence may have, 0 for the trained context up to 4096. n_seq_max: how
+    many sequences (trunks and branches) may live at once, 1 to 256. n_threads: 0 for every
+    usable core. n_gpu_layers: -1 for all. unified: one cache for all sequences; otherwise each
+    has n_ctx cells of its own. loras: adapter files and their scales.
+    """
+
+    n_ctx: int = 0
+    n_seq_max: int = 64
+    n_threads: int = 0
+    n_gpu_layers: int = -1
+    unified: bool = True
+    loras: Mapping[str, float] = field(default_factory=dict)
+
+
+class NativeModel:
+    """Owns the native model, its LoRA adapters and one context; `close` frees all of them."""
+
+    def __init__(self, path: Path, params: ContextParams) -> None:
+        self._model: Any = None
+        self.context: Any = None
+        self._adapters: list[Any] = []
+        self.path = path
+        check_gguf(path)
+        probe_in_child(path)
+        try:
+            self._load(params)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, params: ContextParams) -> None:
+        lib = native()
+        forget_log()
+        model_params = lib.llama_model_default_params()
+        model_params.n_gpu_layers = params.n_gpu_layers
+        self._model = lib.llama_model_load_from_file(os.fsencode(self.path), model_params)
+        if not self._model:
+            self._model = None
+            raise ModelError(
+                f"{self.path}: llama.cpp cannot load this file "
+                f"({last_words() or 'no reason given'}): check the download"
+            )
+        self._check_kind()
+        self.vocabulary = Vocabulary(lib.llama_model_get_vocab(self._model))
+        self.is_recurrent = bool(lib.llama_model_is_recurrent(self._model))
+        self.is_hybrid = bool(lib.llama_model_is_hybrid(self._model))
+        self.n_swa: int = lib.llama_model_n_swa(self._model)
+        self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
+        self._open_context(params)
+        self.memory: Any = lib.llama_get_memory(self.context)
+        if not self.memory:
+            raise ModelError(f"{self.path}: this model keeps no state between tokens: use another")
+        self._add_loras(params.loras)
+        self.info = self._describe()
+
+    def _check_kind(self) -> None:
+        lib = native()
+        if lib.llama_model_has_encoder(self._model) or not lib.llama_model_has_decoder(self._model):
+            raise ModelError(f"{self.path}: not a decoder-only language model: use another file")
+        if lib.llama_model_is_diffusion(self._model):
+            raise ModelError(f"{self.path}: a diffusion model draws no tokens in order")
+        if lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model)) <= 0:
+            raise ModelError(f"{self.path}: the file has no vocabulary: use another")
+
+    def _open_context(self, params: ContextParams) -> None:
+        lib = native()
+        n_ctx = params.n_ctx if params.n_ctx > 0 else min(self.n_ctx_train, 4096)
+        n_threads = params.n_threads if params.n_threads > 0 else _usable_cores()
+        wanted = lib.llama_context_default_params()
+        wanted.n_ctx = n_ctx if params.unified else n_ctx * params.n_seq_max
+        wanted.n_batch = wanted.n_ubatch = _UBATCH
+        wanted.n_seq_max = params.n_seq_max
+        wanted.n_outputs_max = params.n_seq_max  # one row a sequence, not one a prompt token
+        wanted.n_threads = wanted.n_threads_batch = n_threads
+        wanted.kv_unified = params.unified
+        # a window-sized cache never reclaims cells that live branches share
+        wanted.swa_full = True
+        wanted.no_perf = True
+        self.context = lib.llama_init_from_model(self._model, wanted)
+        if not self.context:
+            self.context = None
+            raise ModelError(
+                f"{self.path}: no context of {wanted.n_ctx} tokens and {params.n_seq_max} "
+                f"sequences ({last_words() or 'no reason given'}): lower --n-ctx or the width"
+            )
+        # llama.cpp rounds the cache up: what was asked for stays the limit of a sequence
+        self.n_ctx = n_ctx
+        self.n_cells: int = lib.llama_n_ctx(self.context)
+        self.n_seq_max = params.n_seq_max
+        self.n_batch = min(_UBATCH, int(lib.llama_n_batch(self.context)))
+        self.n_threads = n_threads
+
+    def _add_loras(self, loras: Mapping[str, float]) -> None:
+        if not loras:
+            return
+        lib = native()
+        for path in loras:
+            adapter = lib.llama_adapter_lora_init(self._model, os.fsencode(path))
+            if not adapter:
+                raise ModelError(
+                    f"{path}: not a LoRA adapter of {self.path.name} "
+                    f"({last_words() or 'no reason given'}): check the file"
+                )
+            self._adapters.append(adapter)
+        n = len(self._adapters)
+        handles = (lib.llama_adapter_lora_p_ctypes * n)(*self._adapters)
+        scales = (ctypes.c_float * n)(*loras.values())
+        if lib.llama_set_adapters_lora(self.context, handles, n, scales) != 0:
+            raise ModelError(f"{', '.join(loras)}: llama.cpp refused the adapters ({last_words()})")
+
+    def metadata(self, key: str) -> str | None:
+        """A metadata value of the file as text, None if it has no such key."""
+        lib = native()
+        room = 256
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            n = lib.llama_model_meta_val_str(self._model, key.encode(), buffer, room)
+            if n < 0:
+                return None
+            if n < room:
+                return buffer.value.decode("utf-8", "replace")
+            room = n + 1
+
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own chat template (Jinja), None for a base model."""
+        found: bytes | None = native().llama_model_chat_template(self._model, None)
+        return None if not found else found.decode("utf-8", "replace")
+
+    def _describe(self) -> ModelInfo:
+        name = self.metadata("general.name")
+        return ModelInfo(
+            name=self.path.stem if name is None else name,
+            path=str(self.path),
+            sha256=file_sha256(self.path),
+            quant=quant_name(self.metadata("general.file_type")),
+            n_ctx=self.n_ctx,
+            architecture=str(self.metadata("general.architecture")),
+            n_vocab=self.vocabulary.n_tokens,
+        )
+
+    def close(self) -> None:
+        """Free context, adapters and model; harmless when repeated."""
+        lib = native()
+        if self.context is not None:
+            lib.llama_free(self.context)
+            self.context = None
+        self._adapters.clear()  # freed together with their model
+        if self._model is not None:
+            lib.llama_model_free(self._model)
+            self._model = None
+
+
+def quant_name(file_type: str | None) -> str:
+    """The quantisation as GGUF spells it, for example Q4_K_M; "unknown" where the file is mute."""
+    from gguf import LlamaFileType
+
+    if file_type is None or not file_type.isdigit():
+        return "unknown"
+    try:
+        name = LlamaFileType(int(file_type)).name
+    except ValueError:
+        return f"file type {file_type}"
+    return name.removeprefix("MOSTLY_").removeprefix("ALL_")
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

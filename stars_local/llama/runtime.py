@@ -1,0 +1,152 @@
+"""The native side of a context as the engine uses it: batch, ledger, rollback, decoding."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from stars_local.core.errors import OutOfCellsError
+from stars_local.llama.batch import Batch
+from stars_local.llama.branches import Branch, Cached, Logits, Trunk
+from stars_local.llama.cells import CellLedger
+from stars_local.llama.library import native
+from stars_local.llama.model import NativeModel
+from stars_local.llama.rollback import (
+    BranchRollback,
+    Rollback,
+    SnapshotRollback,
+    Strategy,
+    sharing_of,
+)
+from stars_local.llama.sampler import Candidates
+
+
+class Runtime:
+    """One context with its books. Every change of native sequences goes through here, so that
+    ledger and cache never disagree."""
+
+    def __init__(self, model: NativeModel, strategy: Strategy, *, unified: bool) -> None:
+        self.model = model
+        self.context: Any = model.context
+        self.memory: Any = model.memory
+        self.vocabulary = model.vocabulary
+        self.n_vocab = model.vocabulary.n_tokens
+        self.batch = Batch(model.n_batch)
+        self.candidates = Candidates(self.n_vocab)
+        self.cached: list[Cached] = []  # least recently used first
+        self.trunks: dict[int, Trunk] = {}
+        sharing = sharing_of(
+            strategy, unified=unified, has_attention=not model.is_recurrent or model.is_hybrid
+        )
+        self.ledger = CellLedger(model.n_cells, model.n_seq_max, sharing)
+        self._rollback: Rollback = (
+            BranchRollback(self.memory)
+            if strategy is Strategy.BRANCH
+            else SnapshotRollback(self.context)
+        )
+        lib = native()
+        self._remove, self._logits = lib.llama_memory_seq_rm, lib.llama_get_logits_ith
+
+    # -- sequences ---------------------------------------------------------------------------
+
+    def drop_seq(self, seq: int) -> None:
+        """Remove a whole sequence, which never fails, and free its id."""
+        self._remove(self.memory, seq, -1, -1)
+        self.ledger.release_seq(seq)
+
+    def cut(self, seq: int, n_decoded: int, n_kept: int) -> bool:
+        """Remove the decoded tokens from `n_kept` on; False, with the sequence emptied, where
+        the model's state cannot be cut."""
+        if self._remove(self.memory, seq, n_kept, -1):
+            self.ledger.hold(seq, n_kept - n_decoded)
+            return True
+        self._remove(self.memory, seq, -1, -1)
+        self.ledger.hold(seq, -n_decoded)
+        return False
+
+    def fork(self, trunk: Trunk, branches: Sequence[Branch]) -> int:
+        """Give branches their sequences; returns how many got one, in order."""
+        seqs = [self.ledger.take_seq() for _ in branches]
+        n_done = self._rollback.fork(trunk.seq, seqs)
+        for branch, seq in zip(branches[:n_done], seqs[:n_done], strict=True):
+            branch.seq = seq
+            self.ledger.fork(seq, trunk.n_decoded)
+        for seq in seqs[n_done:]:
+            self.drop_seq(seq)
+        return n_done
+
+    def park(self, branch: Branch) -> None:
+        """Give up a branch's cells; it stays valid and is decoded again if it is committed."""
+        if branch.seq is not None:
+            self.drop_seq(branch.seq)
+            branch.seq = None
+        branch.n_decoded = 0
+
+    def promote(self, trunk: Trunk, branch: Branch) -> None:
+        """The branch's sequence becomes the trunk's; nothing is copied."""
+        if branch.seq is None:
+            return
+        self._remove(self.memory, trunk.seq, -1, -1)
+        self.ledger.succeed(branch.seq, trunk.seq)
+        trunk.seq, branch.seq = branch.seq, None
+
+    # -- room --------------------------------------------------------------------------------
+
+    def evict(self) -> bool:
+        """Free cells that only save time: the oldest cached prompt, else the oldest proposal of
+        an earlier round. False if there are none."""
+        if self.cached:
+            self.drop_seq(self.cached.pop(0).seq)
+            return True
+        idle = [
+            branch
+            for trunk in self.trunks.values()
+            for branch in trunk.branches.values()
+            if branch.seq is not None
+        ]
+        if not idle:
+            return False
+        self.park(min(idle, key=lambda branch: branch.handle))
+        return True
+
+    # -- decoding ----------------------------------------------------------------------------
+
+    def logits(self, at: int) -> Logits:
+        """A view of the logits of batch entry `at`, valid until the next decode."""
+        row = self._logits(self.context, at)
+        return np.ctypeslib.as_array(
+            ctypes.cast(row, ctypes.POINTER(ctypes.c_float)), (self.n_vocab,)
+        )
+
+    def catch_up(self, trunks: Sequence[Trunk]) -> None:
+        """Decode what trunks have not decoded yet and note the logits after their last token.
+
+        Raises OutOfCellsError if the cache has no room; chunks decoded before stay decoded.
+        """
+        waiting = [trunk for trunk in trunks if trunk.logits is None]
+        while waiting:
+            n, last = 0, dict[int, Trunk]()
+            taken: list[tuple[Trunk, int]] = []
+            for trunk in waiting:
+                n_take = min(trunk.n_pending, self.batch.capacity - n)
+                for place in range(trunk.n_decoded, trunk.n_decoded + n_take):
+                    is_last = place + 1 == len(trunk.token_ids)
+                    self.batch.put(n, trunk.token_ids[place], place, trunk.seq, logits=is_last)
+                    if is_last:
+                        last[n] = trunk
+                    n += 1
+                taken.append((trunk, n_take))
+            if not self.batch.decode(self.context, n):
+                raise OutOfCellsError(
+                    f"no room for {n} tokens in a cache of {self.ledger.n_cells} cells, "
+                    f"{self.ledger.n_held} of them held: raise --n-ctx or lower --width"
+                )
+            for trunk, n_take in taken:
+                trunk.n_decoded += n_take
+                self.ledger.hold(trunk.seq, n_take)
+            for at, trunk in last.items():
+                trunk.logits = self.logits(at).copy()
+            waiting = [trunk for trunk in waiting if trunk.logits is None]
