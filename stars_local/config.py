@@ -122,7 +122,8 @@ def _parse_yaml(path: Path, text: str) -> dict[Any, object]:
     try:
         found = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        words = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not YAML: {words}") from error
     if found is None:
         return {}
     if not isinstance(found, dict):

@@ -123,7 +123,8 @@ class Settings:
     )
     boundary: str | None = _option(
         None, _STR, _METHOD, "Where segments end.", "|".join(BoundaryKind),
-        choices=tuple(BoundaryKind), unset="the method's own: entropy for cards, else fixed",
+        choices=tuple(map(str, BoundaryKind)),
+        unset="the method's own: entropy for cards, else fixed",
     )  # fmt: skip
     n: int | None = _option(
         None, _INT, _METHOD, "Answers drawn by best-of-n.", "N", low=1, unset="the method's own"
@@ -244,6 +245,7 @@ def _read_number(raw: object) -> float:
 def _read_text(raw: object) -> str:
     if not isinstance(raw, str):
         raise ValueError
+    raw.encode()  # an argument that is not UTF-8 arrives as surrogates, which no text holds
     return raw
 
 
@@ -253,11 +255,9 @@ def _read_width(raw: object) -> int | str:
 
 def _read_list(raw: object) -> tuple[str, ...]:
     items = [raw] if isinstance(raw, str) else raw
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+    if not isinstance(items, list | tuple) or "" in items:
         raise ValueError
-    if "" in items:
-        raise ValueError
-    return tuple(items)
+    return tuple(_read_text(item) for item in items)
 
 
 _READERS = {

@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -63,7 +63,7 @@ class SectionedCommand(TyperCommand):
 class LazyGroup(TyperGroup):
     """The root group. Subclasses fill `targets`, in the order of the help page."""
 
-    targets: dict[str, Target]
+    targets: ClassVar[dict[str, Target]]
     debug = False
 
     def list_commands(self, ctx: Context) -> list[str]:
@@ -119,8 +119,8 @@ class LazyGroup(TyperGroup):
             code = run()
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
-        except (KeyboardInterrupt, typer.Abort):
-            return self._fail("interrupted", EXIT_INTERRUPTED)
+        except typer.Abort:
+            return EXIT_INTERRUPTED
         except (StarsError, typer.TyperException) as error:
             message = error.format_message() if not isinstance(error, StarsError) else str(error)
             return self._fail(message, error.exit_code)

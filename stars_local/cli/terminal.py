@@ -1,0 +1,51 @@
+"""What may reach a terminal, and how a person's Ctrl-C reaches a driver."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TextIO
+
+# C0 controls but newline and tab become their pictures, DEL and C1 an escape in ASCII
+_NEUTRAL = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: "\u2421",
+    **{code: f"\\x{code:02x}" for code in range(0x80, 0xA0)},
+}
+
+
+def neutralise(text: str) -> str:
+    """Text whose control characters are shown instead of obeyed: no escape sequence survives."""
+    return text.translate(_NEUTRAL)
+
+
+class TextWriter:
+    """Writes model output to a stream: neutralised to a terminal, as it is anywhere else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._clean = stream.isatty()
+
+    def write(self, text: str) -> None:
+        """Write and flush; characters that the stream's encoding lacks are replaced."""
+        shown = neutralise(text) if self._clean else text
+        encoding = self._stream.encoding or "utf-8"
+        self._stream.write(shown.encode(encoding, "replace").decode(encoding))
+        self._stream.flush()
+
+
+@contextmanager
+def interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
+    """While open, the first Ctrl-C calls `interrupt`; the second is a KeyboardInterrupt."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupt()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

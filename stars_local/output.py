@@ -1,0 +1,121 @@
+"""What the program says in JSON: one object an answer, one line an attempt.
+
+The object's keys are a contract, versioned by `schema`. Numbers are finite or null: where a
+method has no reward, threshold or probability, and where a threshold is infinite, null stands.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from stars_local.core.records import Attempt, ModelInfo, Result, RewardInfo, Segment
+
+SCHEMA = 1
+_PACKAGES = ("stars-local", "llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "tokenizers")
+
+
+def result_object(
+    result: Result,
+    *,
+    params: Mapping[str, object],
+    model: ModelInfo,
+    reward_model: RewardInfo | None,
+) -> dict[str, Any]:
+    """The object of `generate --json`; params are recorded as they were used."""
+    return {
+        "schema": SCHEMA,
+        "method": result.method,
+        "text": result.text,
+        "finish_reason": result.finish_reason.value,
+        "segments": [_segment_object(segment) for segment in result.segments],
+        "n_prompt_tokens": result.n_prompt_tokens,
+        "n_kept_tokens": result.n_kept_tokens,
+        "n_rejected_tokens": result.n_rejected_tokens,
+        "n_spare_tokens": result.n_spare_tokens,
+        "n_decoded_tokens": result.n_decoded_tokens,
+        "n_rm_calls": result.n_rm_calls,
+        "n_rm_batches": result.n_rm_batches,
+        "elapsed_s": round(result.elapsed_s, 6),
+        "seed": result.seed,
+        "params": {name: _recorded(value) for name, value in params.items()},
+        "model": {
+            "name": model.name,
+            "path": model.path,
+            "sha256": model.sha256,
+            "quant": model.quant,
+        },
+        "reward_model": None
+        if reward_model is None
+        else {
+            "name": reward_model.name,
+            "sha256": reward_model.sha256,
+            "axis": reward_model.axis,
+        },
+        "versions": versions(),
+    }
+
+
+def attempt_object(attempt: Attempt) -> dict[str, Any]:
+    """The line of `generate --events` for one attempt, as it is judged.
+
+    An attempt that is forced in the end has two lines, rejected and then forced.
+    """
+    return {
+        "event": "attempt",
+        "segment": attempt.segment,
+        "index": attempt.index,
+        "text": attempt.text,
+        "n_tokens": attempt.n_tokens,
+        "outcome": attempt.outcome.value,
+        "reward": _finite(attempt.reward),
+        "threshold": _finite(attempt.threshold),
+        "probability": _finite(attempt.probability),
+        "axes": {axis: _finite(value) for axis, value in attempt.axes.items()},
+        "passed": attempt.passed,
+        "end": attempt.end.value,
+    }
+
+
+def _segment_object(segment: Segment) -> dict[str, Any]:
+    return {
+        "index": segment.index,
+        "text": segment.text,
+        "n_tokens": segment.n_tokens,
+        "reward": _finite(segment.reward),
+        "threshold": _finite(segment.threshold),
+        "probability": _finite(segment.probability),
+        "n_attempts": segment.n_attempts,
+        "outcome": segment.outcome.value,
+    }
+
+
+def to_line(found: Mapping[str, Any]) -> str:
+    """One line of JSON, without the newline; NaN and infinity raise ValueError."""
+    return json.dumps(found, ensure_ascii=False, allow_nan=False)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what took part, by package; packages that are absent are left out."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _recorded(value: object) -> object:
+    """A parameter as JSON has it: an infinite number is written out, since null means unset."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,173 @@
+"""The root command: lazy, quick to help, one line for every error, exit codes kept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stars_local.cli import lazy
+from stars_local.cli.app import app
+from stars_local.cli.lazy import LazyGroup, Target
+from stars_local.core.errors import ConfigError, ModelError, StarsError
+
+HEAVY = ("llama_cpp", "onnxruntime", "numpy", "torch", "matplotlib", "rich", "tokenizers")
+runner = CliRunner()
+
+
+def root_targets() -> dict[str, Target]:
+    """The table of the root command, without the commands that are not there."""
+    targets = app.info.cls.targets  # type: ignore[union-attr]
+    return {name: target for name, target in targets.items() if target.exists}
+
+
+def stars_local(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the program as a person does."""
+    return subprocess.run(
+        [sys.executable, "-c", "from stars_local.cli.app import main; main()", *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in root_targets())])
+def test_help_is_quick_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
+    code = (
+        "import sys\n"
+        "from stars_local.cli.app import main\n"
+        "try: main()\n"
+        f"finally: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)\n"
+    )
+    seconds = []
+    for _ in range(5):
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        seconds.append(time.monotonic() - start)
+        assert "Usage: stars-local" in done.stdout
+        assert done.stderr == "[]\n"
+        if seconds[-1] < 0.3:
+            break
+    assert min(seconds) < 0.3
+
+
+def test_listing_shows_each_command_with_its_help() -> None:
+    shown = runner.invoke(app, ["--help"]).stdout
+    assert "generate" in root_targets()
+    for name, target in root_targets().items():
+        assert f"  {name} " in shown
+        assert target.help in shown
+
+
+def test_a_command_whose_module_is_absent_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = {**root_targets(), "ghost": Target("stars_local.cli.ghost", "ghost", "Not there.")}
+    monkeypatch.setattr(app.info.cls, "targets", targets)
+    assert "ghost" not in runner.invoke(app, ["--help"]).stdout
+    result = runner.invoke(app, ["ghost"])
+    assert result.exit_code == 2
+    assert "No such command 'ghost'" in result.stderr
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
+    result = runner.invoke(app, ["genrate"])
+    assert result.exit_code == 2
+    assert result.stderr == "stars-local: No such command 'genrate'. Did you mean 'generate'?\n"
+
+
+def test_no_command_shows_help() -> None:
+    assert runner.invoke(app, []).stdout == runner.invoke(app, ["--help"]).stdout
+
+
+def test_version() -> None:
+    from importlib.metadata import version
+
+    assert runner.invoke(app, ["--version"]).stdout == version("stars-local") + "\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ModelError("no such\nfile"), 1),
+        (ConfigError("bad"), 2),
+        (StarsError("odd"), 1),
+        (ValueError("a bug"), 1),
+    ],
+)
+def test_every_error_is_one_line_and_debug_shows_where(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command() -> None:
+        raise error
+
+    monkeypatch.setattr(lazy, "command_under_test", command, raising=False)
+    targets = {"fail": Target(lazy.__name__, "command_under_test", "Fails.")}
+    monkeypatch.setattr(app.info.cls, "targets", targets)
+    result = runner.invoke(app, ["fail"])
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("stars-local: ")
+    assert result.stderr.count("\n") == 1
+    for args in (["fail", "--debug"], ["--debug", "fail"]):
+        debugged = runner.invoke(app, args)
+        assert debugged.exit_code == code
+        assert "Traceback" in debugged.stderr
+
+
+def test_an_interrupt_has_its_own_code_and_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lazy, "command_under_test", command, raising=False)
+    targets = {"fail": Target(lazy.__name__, "command_under_test", "Fails.")}
+    monkeypatch.setattr(app.info.cls, "targets", targets)
+    result = runner.invoke(app, ["fail"])
+    assert (result.exit_code, result.stderr) == (130, "")
+
+
+def test_debug_reaches_commands_below_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    import typer
+
+    group = typer.Typer()
+
+    @group.command()
+    def one() -> None:
+        raise ModelError("x")
+
+    @group.command()
+    def two() -> None:
+        """Not called."""
+
+    monkeypatch.setattr(lazy, "command_under_test", group, raising=False)
+    targets = {"sub": Target(lazy.__name__, "command_under_test", "Group.")}
+    monkeypatch.setattr(app.info.cls, "targets", targets)
+    assert "Traceback" in runner.invoke(app, ["sub", "one", "--debug"]).stderr
+    assert "Traceback" not in runner.invoke(app, ["sub", "one"]).stderr
+
+
+def test_a_reader_that_leaves_ends_the_program_quietly() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from stars_local.cli.app import main; main()", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
+    process.stderr.close()
+
+
+def test_the_root_is_the_lazy_group() -> None:
+    assert issubclass(app.info.cls, LazyGroup)  # type: ignore[arg-type]
