@@ -10,12 +10,14 @@ One lock guards every call: two threads take turns, they never meet inside llama
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from stars_local.core.boundaries import StopScanner
 from stars_local.core.errors import ModelError, OutOfCellsError, PromptTooLongError
@@ -25,13 +27,14 @@ from stars_local.llama.branches import Branch, Cached, Trunk
 from stars_local.llama.cells import Need
 from stars_local.llama.drawing import Lot, Round
 from stars_local.llama.grammar import check_grammar
+from stars_local.llama.library import build, native
 from stars_local.llama.model import MAX_SEQUENCES, ContextParams, NativeModel
-from stars_local.llama.rollback import Strategy
+from stars_local.llama.probe import Choice, choose
+from stars_local.llama.rollback import Strategy, load_sequence, save_sequence
 from stars_local.llama.runtime import Runtime
 from stars_local.llama.sampler import Chain
+from stars_local.llama.saved_state import Origin, pack, unpack
 from stars_local.llama.template import render
-
-MAX_CACHED = 4  # closed prompts whose cells wait; every idle cell slows a unified cache
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -82,10 +85,20 @@ class LlamaModel:
         params = ContextParams(
             n_ctx, n_seq_max, n_threads, n_gpu_layers, unified, {} if loras is None else loras
         )
+        if strategy != "auto" and strategy not in set(Strategy):
+            raise ModelError(f"strategy is {strategy!r}: give auto, branch or snapshot")
         self._native = NativeModel(Path(path), params)
-        self.strategy = Strategy.BRANCH if strategy == "auto" else Strategy(strategy)
-        self.strategy_reason = "asked for"
-        self._runtime = Runtime(self._native, self.strategy, unified=unified)
+        try:
+            choice = (
+                choose(self._native)
+                if strategy == "auto"
+                else Choice(Strategy(strategy), "asked for")
+            )
+        except BaseException:
+            self._native.close()
+            raise
+        self.strategy, self.strategy_reason = choice.strategy, choice.reason
+        self._runtime = Runtime(self._native, self.strategy)
 
     # -- what it is --------------------------------------------------------------------------
 
@@ -175,10 +188,7 @@ class LlamaModel:
         if not keep or state.n_decoded == 0:
             self._runtime.drop_seq(state.seq)
             return
-        cached = self._runtime.cached
-        cached.append(Cached(state.seq, state.token_ids[: state.n_decoded], state.logits))
-        if len(cached) > MAX_CACHED:
-            self._runtime.drop_seq(cached.pop(0).seq)
+        self._runtime.remember(Cached(state.seq, state.token_ids[: state.n_decoded], state.logits))
 
     # -- beyond the port ---------------------------------------------------------------------
 
@@ -198,6 +208,65 @@ class LlamaModel:
         """The committed tokens of an open prompt's response, those that a stop string took away
         left out: what a conversation keeps as `Message.token_ids`."""
         return self._trunk(trunk).response_ids
+
+    @contextlib.contextmanager
+    def borrowed_context(self) -> Iterator[Any]:
+        """The bare native context, emptied, for measuring against it; no prompt may be open.
+
+        Whoever borrows it leaves it empty again.
+        """
+        with self._lock:
+            if self._closed or self._runtime.trunks:
+                raise ModelError("the context is in use: close the open prompts first")
+            while self._runtime.evict():
+                pass
+            yield self._native.context
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that decode."""
+        return self._native.n_threads
+
+    @_guarded
+    def save_state(self, trunk: int | None = None) -> bytes:
+        """The KV state of an open prompt, or of the prompt closed with `keep` last, with its
+        token ids. Good for the same model file, adapters and build only."""
+        if trunk is not None:
+            state = self._trunk(trunk)
+            seq, ids = state.seq, state.token_ids[: state.n_decoded]
+        elif self._runtime.cached:
+            seq, ids = self._runtime.cached[-1].seq, self._runtime.cached[-1].token_ids
+        else:
+            raise ModelError("no prompt is cached: nothing to save")
+        return pack(self._origin(), ids, bytes(save_sequence(self._native.context, seq)))
+
+    @_guarded
+    def load_state(self, data: bytes) -> int:
+        """Put a saved state among the cached prompts, for `open` to reuse; returns its tokens.
+
+        Raises ModelError if it is damaged or belongs to another file, adapters or build, and
+        OutOfCellsError if there is no room; the model is unchanged after either.
+        """
+        ids, state = unpack(data, self._origin())
+        if len(ids) > self._native.n_ctx or max(ids) >= self.info.n_vocab or min(ids) < 0:
+            raise ModelError(
+                f"the saved state has {len(ids)} tokens, n_ctx is {self._native.n_ctx}: "
+                "raise --n-ctx"
+            )
+        seq = self._seat_cells(len(ids))
+        runtime = self._runtime
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        n_seen = 0
+        if load_sequence(self._native.context, seq, buffer):
+            n_seen = native().llama_memory_seq_pos_max(runtime.memory, seq) + 1
+        if n_seen != len(ids):
+            runtime.drop_seq(seq)
+            raise ModelError(
+                f"the saved state holds {n_seen} of its {len(ids)} tokens: save it again"
+            )
+        runtime.ledger.hold(seq, len(ids))
+        runtime.remember(Cached(seq, ids, None))
+        return len(ids)
 
     def unload(self) -> None:
         """Free all native memory; every later call raises ModelError. Harmless when repeated."""
@@ -227,12 +296,11 @@ class LlamaModel:
     def _seat(self, ids: list[int], chain: Chain, scanner: StopScanner) -> Trunk:
         """A trunk for these tokens, on the cells of the cached prompt that shares most of them."""
         runtime, ledger = self._runtime, self._runtime.ledger
-        self._check_room(len(ids))
         best = max(runtime.cached, key=lambda cached: cached.n_common(ids), default=None)
         if best is None or best.n_common(ids) == 0:
-            while ledger.n_free_seqs == 0 or not ledger.has_room(len(ids)):
-                runtime.evict()
-            return Trunk(self._new_handle(), ledger.take_seq(), ids, len(ids), chain, scanner)
+            seq = self._seat_cells(len(ids))
+            return Trunk(self._new_handle(), seq, ids, len(ids), chain, scanner)
+        self._check_room(len(ids))
         runtime.cached.remove(best)
         trunk = Trunk(self._new_handle(), best.seq, ids, len(ids), chain, scanner)
         n_cached, n_common = len(best.token_ids), best.n_common(ids)
@@ -245,6 +313,14 @@ class LlamaModel:
         while not ledger.has_room(trunk.n_pending):
             runtime.evict()
         return trunk
+
+    def _seat_cells(self, n_tokens: int) -> int:
+        """A free sequence with room for as many tokens, which are not held yet."""
+        self._check_room(n_tokens)
+        ledger = self._runtime.ledger
+        while ledger.n_free_seqs == 0 or not ledger.has_room(n_tokens):
+            self._runtime.evict()
+        return ledger.take_seq()
 
     def _check_room(self, n_tokens: int) -> None:
         """Raise OutOfCellsError, with nothing changed, if open prompts leave too little room."""
@@ -304,6 +380,9 @@ class LlamaModel:
     def _n_most(self, order: Order, trunk: Trunk) -> int:
         """The most tokens that a proposal of this order can have."""
         return min(order.boundary.max_tokens, self._native.n_ctx - len(trunk.token_ids))
+
+    def _origin(self) -> Origin:
+        return Origin(self.info.sha256, self._native.adapters, build())
 
     def _discard(self, branch: Branch) -> None:
         self._runtime.park(branch)

@@ -6,6 +6,7 @@ Everything that llama.cpp refuses becomes a ModelError that quotes what the libr
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class NativeModel:
         self._model: Any = None
         self.context: Any = None
         self._adapters: list[Any] = []
+        self.adapters = "{}"  # digests and scales, as JSON
         self.path = path
         check_gguf(path)
         probe_in_child(path)
@@ -116,6 +118,7 @@ class NativeModel:
         self.n_ctx = n_ctx
         self.n_cells: int = lib.llama_n_ctx(self.context)
         self.n_seq_max = params.n_seq_max
+        self.unified = params.unified
         self.n_batch = min(_UBATCH, int(lib.llama_n_batch(self.context)))
         self.n_threads = n_threads
 
@@ -132,6 +135,9 @@ class NativeModel:
                 )
             self._adapters.append(adapter)
         n = len(self._adapters)
+        self.adapters = json.dumps(
+            {file_sha256(Path(path)): scale for path, scale in sorted(loras.items())}
+        )
         handles = (lib.llama_adapter_lora_p_ctypes * n)(*self._adapters)
         scales = (ctypes.c_float * n)(*loras.values())
         if lib.llama_set_adapters_lora(self.context, handles, n, scales) != 0:
@@ -187,7 +193,7 @@ def quant_name(file_type: str | None) -> str:
     if file_type is None or not file_type.isdigit():
         return "unknown"
     try:
-        name = LlamaFileType(int(file_type)).name
+        name: str = LlamaFileType(int(file_type)).name
     except ValueError:
         return f"file type {file_type}"
     return name.removeprefix("MOSTLY_").removeprefix("ALL_")

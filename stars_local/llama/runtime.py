@@ -23,12 +23,14 @@ from stars_local.llama.rollback import (
 )
 from stars_local.llama.sampler import Candidates
 
+MAX_CACHED = 4  # every idle cell slows a unified cache
+
 
 class Runtime:
     """One context with its books. Every change of native sequences goes through here, so that
     ledger and cache never disagree."""
 
-    def __init__(self, model: NativeModel, strategy: Strategy, *, unified: bool) -> None:
+    def __init__(self, model: NativeModel, strategy: Strategy) -> None:
         self.model = model
         self.context: Any = model.context
         self.memory: Any = model.memory
@@ -39,7 +41,9 @@ class Runtime:
         self.cached: list[Cached] = []  # least recently used first
         self.trunks: dict[int, Trunk] = {}
         sharing = sharing_of(
-            strategy, unified=unified, has_attention=not model.is_recurrent or model.is_hybrid
+            strategy,
+            unified=model.unified,
+            has_attention=not model.is_recurrent or model.is_hybrid,
         )
         self.ledger = CellLedger(model.n_cells, model.n_seq_max, sharing)
         self._rollback: Rollback = (
@@ -92,6 +96,12 @@ class Runtime:
         self._remove(self.memory, trunk.seq, -1, -1)
         self.ledger.succeed(branch.seq, trunk.seq)
         trunk.seq, branch.seq = branch.seq, None
+
+    def remember(self, prompt: Cached) -> None:
+        """Keep a closed prompt's cells; the oldest of too many go."""
+        self.cached.append(prompt)
+        if len(self.cached) > MAX_CACHED:
+            self.drop_seq(self.cached.pop(0).seq)
 
     # -- room --------------------------------------------------------------------------------
 
