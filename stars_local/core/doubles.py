@@ -41,6 +41,7 @@ class _Branch:
 @dataclass(slots=True)
 class _Trunk:
     prompt_ids: tuple[int, ...]
+    sampling: Sampling
     main: _Branch
     branches: dict[int, _Branch] = field(default_factory=dict)
 
@@ -87,6 +88,8 @@ class EnumerableModel:
 
     def open(self, prompt: Prompt, sampling: Sampling, stop: tuple[str, ...] = ()) -> Opened:
         """Open a prompt; its tokens are its characters."""
+        if len(self._trunks) >= self._max_branches:
+            raise OutOfCellsError(f"{len(self._trunks)} prompts are open: close some")
         text = prompt.text if prompt.text is not None else _transcript(prompt)
         prompt_ids = tuple(ord(char) for char in text + prompt.prefill)
         if len(prompt_ids) >= self._info.n_ctx:
@@ -97,7 +100,7 @@ class EnumerableModel:
         reused = max((_common(ids, prompt_ids) for ids in self._cached.values()), default=0)
         self._cached.clear()
         trunk = self._new_handle()
-        self._trunks[trunk] = _Trunk(prompt_ids, _Branch((), StopScanner(stop)))
+        self._trunks[trunk] = _Trunk(prompt_ids, sampling, _Branch((), StopScanner(stop)))
         return Opened(trunk, len(prompt_ids), reused)
 
     def propose(self, orders: Sequence[Order]) -> list[tuple[Proposal, ...]]:
@@ -171,6 +174,7 @@ class EnumerableModel:
         room = self._info.n_ctx - len(state.prompt_ids) - len(state.main.token_ids)
         backtrack = 0
         generator = random.Random()
+        ignore_eog = state.sampling.ignore_eog
         while True:
             ids = (*state.main.token_ids, *drawn)
             if order.should_stop is not None and order.should_stop():
@@ -185,6 +189,8 @@ class EnumerableModel:
             if len(drawn) % draw.reseed_every == 0:
                 place = min(len(drawn) // draw.reseed_every, len(draw.seeds) - 1)
                 generator.seed(draw.seeds[place])
+            if ignore_eog:
+                weights = (*weights[:-1], 0.0)
             token = _pick(weights, generator.random())
             drawn.append(token)
             if token == self.eog:
@@ -271,7 +277,8 @@ def entropy(probabilities: Sequence[float]) -> float:
 
 
 def _pick(weights: Sequence[float], uniform: float) -> int:
-    """Inverse transform sampling; the last token with weight takes the rounding."""
+    """Inverse transform sampling by relative weight; the last token takes the rounding."""
+    uniform *= sum(weights)
     total, last = 0.0, 0
     for token, weight in enumerate(weights):
         if weight > 0:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from stars_local.core.boundaries import held_back
-from stars_local.core.errors import RewardValueError
+from stars_local.core.errors import OutOfCellsError, RewardValueError
 from stars_local.core.events import Event, Finished, Judged, Kept, Started
 from stars_local.core.methods.base import Context
 from stars_local.core.ports import LanguageModel, Opened, Order, RewardModel
@@ -118,12 +118,16 @@ class Driver:
         """
         self._interrupted = False
         waiting = iter(enumerate(tasks))
+        item = next(waiting, None)
         runs: list[_Run] = []
         try:
             while True:
-                while len(runs) < self._n_slots and (item := next(waiting, None)) is not None:
-                    run = self._open(*item)
+                while len(runs) < self._n_slots and item is not None:
+                    run = self._open(*item, may_wait=bool(runs))
+                    if run is None:
+                        break  # no room until an answer ends
                     runs.append(run)
+                    item = next(waiting, None)
                     yield run.index, self._started(run)
                     yield from self._advance(run, None)
                 if not runs:
@@ -222,9 +226,15 @@ class Driver:
 
     # -- one run -----------------------------------------------------------------------------
 
-    def _open(self, index: int, task: Task) -> _Run:
+    def _open(self, index: int, task: Task, *, may_wait: bool) -> _Run | None:
+        """Open a task; None where there is no room for it before another answer ends."""
         started = self._clock()
-        opened = self._lm.open(task.prompt, task.sampling, task.stop)
+        try:
+            opened = self._lm.open(task.prompt, task.sampling, task.stop)
+        except OutOfCellsError:
+            if may_wait:
+                return None
+            raise
         steps = task.method(replace(task.context, prefill=task.prompt.prefill))
         return _Run(index, task, opened, steps, started, text=task.prompt.prefill)
 

@@ -83,6 +83,7 @@ class Sampling:
     temperature: > 0 scales logits; 0 is greedy. top_k: 0 is off. top_p in (0, 1], min_p in
     [0, 1). repeat_penalty: 1 is off, over the last `repeat_last_n` tokens. grammar: GBNF.
     logprobs: also return the log-probability of each token under the untruncated model.
+    ignore_eog: never draw an end-of-generation token, so that benchmarks draw equally much.
     """
 
     temperature: float = 1.0
@@ -93,6 +94,7 @@ class Sampling:
     repeat_last_n: int = 64
     grammar: str | None = None
     logprobs: bool = False
+    ignore_eog: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 """Sampler chains: how a token is drawn from logits, as state that branches with the tokens.
 
-A chain is penalties, grammar, top-k, top-p, min-p, temperature, and at the end the draw itself:
-greedy at temperature 0, else a `dist` sampler with the seed of the attempt. A trunk's chain has
-no draw at its end; a branch clones it and appends its own, so that rejected tokens are never
-remembered and no two attempts share randomness.
+A chain is penalties, grammar, a ban on end tokens where they are to be ignored, top-k, top-p,
+min-p, temperature, and at the end the draw itself: greedy at temperature 0, else a `dist`
+sampler with the seed of the attempt. A trunk's chain has no draw at its end; a branch clones it
+and appends its own, so that rejected tokens are never remembered and no two attempts share
+randomness.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -101,6 +103,8 @@ class Chain:
                 self.accept(token)
         if sampling.grammar is not None:
             add(self.handle, _grammar(vocabulary, sampling.grammar))
+        if sampling.ignore_eog:
+            add(self.handle, self._never(vocabulary.end_ids()))
         if self.greedy:
             return
         if 0 < sampling.top_k < self._n_vocab:
@@ -111,6 +115,14 @@ class Chain:
             add(self.handle, lib.llama_sampler_init_min_p(sampling.min_p, 1))
         if sampling.temperature != 1.0:
             add(self.handle, lib.llama_sampler_init_temp(sampling.temperature))
+
+    def _never(self, token_ids: Sequence[int]) -> Any:
+        """A sampler under which these tokens cannot be drawn."""
+        lib = native()
+        biases = (lib.llama_logit_bias * len(token_ids))(
+            *(lib.llama_logit_bias(token, -math.inf) for token in token_ids)
+        )
+        return lib.llama_sampler_init_logit_bias(self._n_vocab, len(token_ids), biases)
 
 
 class BranchChain:

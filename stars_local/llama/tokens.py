@@ -101,6 +101,11 @@ class Vocabulary:
         is_end = native().llama_vocab_is_eog
         return [token for token in range(self.n_tokens) if is_end(self.handle, token)]
 
+    def end_ids(self) -> list[int]:
+        """All end-of-generation tokens."""
+        is_end = native().llama_vocab_is_eog
+        return [token for token in range(self.n_tokens) if is_end(self.handle, token)]
+
     def special_text(self, token: int) -> str:
         """How a control token is written, for templates; empty for none (a negative id)."""
         return "" if token < 0 else self._render(token, special=True).decode("utf-8", "replace")

@@ -198,6 +198,21 @@ def test_short_branches_change_the_rounds_but_not_the_text() -> None:
         assert tight.token_ids == wide.token_ids
 
 
+def test_a_prompt_without_room_waits_for_an_answer_to_end() -> None:
+    tight = letters_model(max_branches=4)
+    tasks = [
+        Task(Prompt(f"p{i}", text="x"), plain(), "m", Context(SeedSource(0, f"p{i}"), 9))
+        for i in range(11)
+    ]
+    found = {
+        index: event.result.text
+        for index, event in Driver(tight, None, n_slots=9).run(tasks)
+        if isinstance(event, Finished)
+    }
+    roomy = Driver(letters_model(), None)
+    assert found == {i: _result(list(roomy.stream(task))).text for i, task in enumerate(tasks)}
+
+
 def test_a_reward_that_is_no_number_is_an_error_and_closes_the_prompt() -> None:
     model = letters_model()
     with pytest.raises(RewardValueError, match="nan"):

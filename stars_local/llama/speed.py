@@ -1,0 +1,108 @@
+"""What a decode step costs on this machine at each width, for the adaptive width.
+
+A short probe at first use draws a few tokens at every width; its verdict is cached by machine,
+build, file and number of threads, since nearly every release changes the kernels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stars_local.core.boundaries import Boundary
+from stars_local.core.ports import Draw, Order
+from stars_local.core.records import Prompt, Sampling
+from stars_local.llama.engine import LlamaModel
+from stars_local.llama.library import build
+
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_STEPS = 8
+_RUNS = 3
+_TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps until the evening comes. "
+
+
+@dataclass(frozen=True, slots=True)
+class StepCosts:
+    """Seconds of one decode step by width, sampling included."""
+
+    by_width: Mapping[int, float]
+
+    def round_costs(self, segment_size: int) -> dict[int, float]:
+        """Seconds of a round of segments by width: one step of the prefix's last token for all
+        branches, and `segment_size` - 1 steps of the width."""
+        one = self.by_width[1]
+        return {w: one + (segment_size - 1) * cost for w, cost in self.by_width.items()}
+
+
+def step_costs(model: LlamaModel, cache: Path, *, widest: int) -> StepCosts:
+    """The costs at widths up to `widest`, measured if the cache folder does not have them.
+
+    No prompt may be open. A cache that cannot be read is measured anew, one that cannot be
+    written is left out.
+    """
+    path = cache / f"{_key(model)}.json"
+    known = _read(path)
+    wanted = [width for width in WIDTHS if width <= max(1, widest)]
+    if not set(wanted) <= set(known):
+        known = {width: _measure(model, width) for width in wanted}
+        _write(path, known)
+    return StepCosts({width: known[width] for width in wanted})
+
+
+def _measure(model: LlamaModel, width: int) -> float:
+    """Seconds a step: the median over a few rounds, the first left out."""
+    found = []
+    opened = model.open(Prompt("speed", text=_TEXT * 4), Sampling(ignore_eog=True))
+    try:
+        for turn in range(_RUNS + 1):
+            draws = tuple(Draw((turn * 100 + i,), 64) for i in range(width))
+            short = _timed(model, Order(opened.trunk, draws, Boundary(2)))
+            long = _timed(model, Order(opened.trunk, draws, Boundary(2 + _STEPS)))
+            if turn:
+                found.append(max(1e-9, (long - short) / _STEPS))
+    finally:
+        model.close(opened.trunk)
+    return statistics.median(found)
+
+
+def _timed(model: LlamaModel, order: Order) -> float:
+    started = time.perf_counter()
+    proposals = model.propose([order])[0]
+    elapsed = time.perf_counter() - started
+    model.reject(order.trunk, proposals)
+    return elapsed
+
+
+def _key(model: LlamaModel) -> str:
+    parts = (
+        platform.node(),
+        build(),
+        model.info.sha256,
+        str(model.n_threads),
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _read(path: Path) -> dict[int, float]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {int(width): float(cost) for width, cost in data.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _write(path: Path, costs: Mapping[int, float]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(dict(costs)), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
