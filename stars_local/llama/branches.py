@@ -41,17 +41,19 @@ class Cached:
 class Trunk:
     """An open prompt: its tokens, of which the first `n_decoded` are in the cache.
 
-    The last committed token waits until the next round, which decodes it once for all branches.
-    logits: those after the last token, None until all tokens are decoded. char_ends: characters
-    of the response that each response token completes, counted from the response's start.
+    seq is -1 until it has a sequence. The last committed token waits until the next round, which
+    decodes it once for all branches. logits: those after the last token, None until all tokens
+    are decoded. char_ends: characters of the response that each response token completes,
+    counted from the response's start.
     """
 
     id: int
-    seq: int
     token_ids: list[int]
     n_prompt: int
     chain: Chain
     scanner: StopScanner
+    wants_logprobs: bool
+    seq: int = -1
     n_decoded: int = 0
     logits: Logits | None = None
     waiting: bytes = b""
@@ -63,6 +65,13 @@ class Trunk:
     def n_pending(self) -> int:
         """Tokens that are not in the cache yet."""
         return len(self.token_ids) - self.n_decoded
+
+    @property
+    def known_logits(self) -> Logits:
+        """The logits after the last token, where it must have been decoded."""
+        if self.logits is None:
+            raise ValueError(f"the tokens of prompt {self.id} are not decoded")
+        return self.logits
 
     @property
     def response_ids(self) -> tuple[int, ...]:

@@ -101,7 +101,7 @@ class CellLedger:
 
     def branch_cost(self, need: Need) -> int:
         """Cells of one branch when it is fully drawn."""
-        if self.sharing is Sharing.OWN or need.n_new == 0:
+        if self.sharing is Sharing.OWN or need.n_new == 0 or need.n_draws == 0:
             return 0
         return need.n_new if self.sharing is Sharing.SHARED else need.n_prefix + need.n_new
 
@@ -112,13 +112,13 @@ class CellLedger:
         numbers and the needs alone.
         """
         costs = [self.branch_cost(need) for need in needs]
-        seq_costs = [1 if need.n_new > 0 else 0 for need in needs]
+        seq_costs = [1 if need.n_new > 0 and need.n_draws > 0 else 0 for need in needs]
         reserved = 0 if self.sharing is Sharing.OWN else n_reserved
         room = self.n_free_cells - reserved - sum(costs)
         seqs = self.n_free_seqs - sum(seq_costs)
         if room < 0 or seqs < 0:
             return None
-        granted = [1] * len(needs)
+        granted = [min(1, need.n_draws) for need in needs]
         hungry = [i for i, need in enumerate(needs) if need.n_draws > 1]
         while hungry:
             still: list[int] = []

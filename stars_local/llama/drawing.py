@@ -27,7 +27,11 @@ class Lot:
     order: Order
     trunk: Trunk
     branches: list[Branch]
-    wants_logprobs: bool
+
+    @property
+    def is_going(self) -> bool:
+        """Whether a branch has not ended."""
+        return any(branch.end is None for branch in self.branches)
 
     @property
     def must_stop(self) -> bool:
@@ -45,17 +49,16 @@ class Round:
 
     def draw(self) -> None:
         """Draw until every branch has ended."""
-        lots = [lot for lot in self._lots if not self._halted(lot)]
-        self._runtime.catch_up([lot.trunk for lot in lots])
-        for lot in lots:
-            logits = lot.trunk.logits
-            if logits is None:
-                raise ValueError(f"trunk {lot.trunk.id} was not decoded")
+        for lot in self._lots:
             for branch in lot.branches:
                 if branch.room <= 0:
                     branch.finish(End.CONTEXT)
-                    continue
-                self._draw_from(branch, logits, lot.wants_logprobs)
+            self._halt(lot)
+        lots = [lot for lot in self._lots if lot.is_going]
+        self._runtime.catch_up(list({lot.trunk.id: lot.trunk for lot in lots}.values()))
+        for lot in lots:
+            for branch in lot.branches:
+                self._draw_from(branch, lot.trunk.known_logits)
             self._fork(lot)
         self._step_all(lots)
 
@@ -63,7 +66,11 @@ class Round:
         """Give sequences to the branches that go on."""
         going = [branch for branch in lot.branches if branch.end is None]
         n_done = self._runtime.fork(lot.trunk, going)
-        for branch in reversed(going[n_done:]):
+        if n_done == len(going):
+            return
+        # the proposals that are left must be the first ones, whatever their lengths
+        first_missing = lot.branches.index(going[n_done])
+        for branch in reversed(lot.branches[first_missing:]):
             self._give_up(lot, branch)
 
     def _step_all(self, lots: Sequence[Lot]) -> None:
@@ -73,31 +80,31 @@ class Round:
         tokens, positions = batch.tokens, batch.positions
         sequences, wants_logits = batch.sequences, batch.wants_logits
         while True:
-            active: list[tuple[Branch, Lot]] = []
+            active: list[Branch] = []
             for lot in lots:
-                if not self._halted(lot):
-                    active += [(branch, lot) for branch in lot.branches if branch.end is None]
+                self._halt(lot)
+                active += [branch for branch in lot.branches if branch.end is None]
             if not active:
                 return
-            for at, (branch, _) in enumerate(active):
+            for at, branch in enumerate(active):
                 tokens[at] = branch.token_ids[-1]
                 positions[at] = branch.trunk.n_decoded + branch.n_decoded
                 sequences[at] = branch.held_seq
                 wants_logits[at] = 1
             if not batch.decode(context, len(active)):
-                self._shed(active)
+                self._shed(lots)
                 continue
-            for at, (branch, lot) in enumerate(active):
+            for at, branch in enumerate(active):
                 branch.n_decoded += 1
                 runtime.ledger.hold(sequences[at], 1)
-                self._draw_at(branch, at, lot.wants_logprobs)
+                self._draw_at(branch, at)
 
     # -- one token ---------------------------------------------------------------------------
 
-    def _draw_at(self, branch: Branch, at: int, wants_logprobs: bool) -> None:
+    def _draw_at(self, branch: Branch, at: int) -> None:
         """Draw from entry `at` of the batch just decoded."""
         runtime = self._runtime
-        if branch.boundary.needs_entropy or branch.chain.constrained or wants_logprobs:
+        if branch.boundary.needs_entropy or branch.chain.constrained or branch.trunk.wants_logprobs:
             logits = runtime.logits(at)
             if branch.boundary.needs_entropy and branch.boundary.ends_before(
                 len(branch.token_ids), entropy(logits)
@@ -105,13 +112,13 @@ class Round:
                 branch.logits = logits.copy()
                 branch.finish(End.BOUNDARY)
                 return
-            self._draw_from(branch, logits, wants_logprobs)
+            self._draw_from(branch, logits)
             return
         branch.chain.seed_for(len(branch.token_ids))
         token = self._sample(branch.chain.handle, runtime.context, at)
         branch.take(token, runtime.vocabulary)
 
-    def _draw_from(self, branch: Branch, logits: Logits, wants_logprobs: bool) -> None:
+    def _draw_from(self, branch: Branch, logits: Logits) -> None:
         """Draw from any logits."""
         runtime = self._runtime
         branch.chain.seed_for(len(branch.token_ids))
@@ -122,30 +129,26 @@ class Round:
                 "loosen it"
             )
         branch.chain.accept(token)
-        if wants_logprobs:
+        if branch.trunk.wants_logprobs:
             branch.logprobs.append(logprob(logits, token))
         branch.take(token, runtime.vocabulary)
 
     # -- running short -----------------------------------------------------------------------
 
-    def _halted(self, lot: Lot) -> bool:
-        """End the branches of a lot that is to stop; whether it is."""
-        if not any(branch.end is None for branch in lot.branches):
-            return False
-        if not lot.must_stop:
-            return False
-        for branch in lot.branches:
-            if branch.end is None:
-                branch.finish(End.HALTED)
-        return True
+    def _halt(self, lot: Lot) -> None:
+        """End the branches of a lot that is to stop."""
+        if lot.is_going and lot.must_stop:
+            for branch in lot.branches:
+                if branch.end is None:
+                    branch.finish(End.HALTED)
 
-    def _shed(self, active: Sequence[tuple[Branch, Lot]]) -> None:
+    def _shed(self, lots: Sequence[Lot]) -> None:
         """The cache had no room after all: free what only saves time, else the last branch of
         the fullest lot. Raises OutOfCellsError when every lot is down to one."""
         if self._runtime.evict():
             return
-        lot = max((lot for _, lot in active), key=lambda lot: len(lot.branches))
-        self._give_up(lot, lot.branches[-1])
+        fullest = max(lots, key=lambda lot: len(lot.branches))
+        self._give_up(fullest, fullest.branches[-1])
 
     def _give_up(self, lot: Lot, branch: Branch) -> None:
         if len(lot.branches) == 1:

@@ -19,16 +19,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stars_local.core.boundaries import StopScanner
-from stars_local.core.errors import ModelError, OutOfCellsError, PromptTooLongError
+from stars_local.core.errors import ModelError, PromptTooLongError
 from stars_local.core.ports import Opened, Order
 from stars_local.core.records import ModelInfo, Prompt, Proposal, Sampling
 from stars_local.llama.branches import Branch, Cached, Trunk
-from stars_local.llama.cells import Need
-from stars_local.llama.drawing import Lot, Round
+from stars_local.llama.drawing import Round
 from stars_local.llama.grammar import check_grammar
 from stars_local.llama.library import build, native
 from stars_local.llama.model import MAX_SEQUENCES, ContextParams, NativeModel
+from stars_local.llama.planning import free_seq, seat
+from stars_local.llama.planning import lots as plan
 from stars_local.llama.probe import Choice, choose
 from stars_local.llama.rollback import Strategy, load_sequence, save_sequence
 from stars_local.llama.runtime import Runtime
@@ -80,8 +84,6 @@ class LlamaModel:
             )
         self._lock = threading.RLock()
         self._closed = False
-        self._next_handle = 0
-        self._sampling: dict[int, Sampling] = {}
         params = ContextParams(
             n_ctx, n_seq_max, n_threads, n_gpu_layers, unified, {} if loras is None else loras
         )
@@ -124,24 +126,26 @@ class LlamaModel:
         if sampling.grammar is not None:
             check_grammar(sampling.grammar)
         chain = Chain(sampling, self._native.vocabulary, ids)
-        trunk: Trunk | None = None
+        runtime = self._runtime
+        trunk = Trunk(
+            runtime.new_handle(), ids, len(ids), chain, StopScanner(stop), sampling.logprobs
+        )
         try:
-            trunk = self._seat(ids, chain, StopScanner(stop))
+            seat(runtime, trunk)
             n_reused = trunk.n_decoded
-            self._runtime.catch_up([trunk])
+            runtime.catch_up([trunk])
         except BaseException:
             chain.free()
-            if trunk is not None:
-                self._runtime.drop_seq(trunk.seq)
+            if trunk.seq >= 0:
+                runtime.drop_seq(trunk.seq)
             raise
-        self._runtime.trunks[trunk.id] = trunk
-        self._sampling[trunk.id] = sampling
+        runtime.trunks[trunk.id] = trunk
         return Opened(trunk.id, len(ids), n_reused)
 
     @_guarded
     def propose(self, orders: Sequence[Order]) -> list[tuple[Proposal, ...]]:
         """Draw the proposals of all orders together; see `LanguageModel.propose`."""
-        lots = self._lots(orders)
+        lots = plan(self._runtime, [(order, self._trunk(order.trunk)) for order in orders])
         try:
             Round(self._runtime, lots).draw()
         except BaseException:
@@ -181,7 +185,7 @@ class LlamaModel:
     def close(self, trunk: int, *, keep: bool = False) -> None:
         """Forget an open prompt and its proposals; with `keep` its cells stay for reuse."""
         state = self._trunk(trunk)
-        del self._runtime.trunks[trunk], self._sampling[trunk]
+        del self._runtime.trunks[trunk]
         for branch in state.branches.values():
             self._discard(branch)
         state.chain.free()
@@ -208,6 +212,14 @@ class LlamaModel:
         """The committed tokens of an open prompt's response, those that a stop string took away
         left out: what a conversation keeps as `Message.token_ids`."""
         return self._trunk(trunk).response_ids
+
+    @_guarded
+    def next_logits(self, trunk: int) -> NDArray[np.float32]:
+        """The logits of the token that would follow an open prompt and its committed response:
+        one row of n_vocab, a copy."""
+        state = self._trunk(trunk)
+        self._runtime.catch_up([state])
+        return state.known_logits.copy()
 
     @contextlib.contextmanager
     def borrowed_context(self) -> Iterator[Any]:
@@ -253,8 +265,8 @@ class LlamaModel:
                 f"the saved state has {len(ids)} tokens, n_ctx is {self._native.n_ctx}: "
                 "raise --n-ctx"
             )
-        seq = self._seat_cells(len(ids))
         runtime = self._runtime
+        seq = free_seq(runtime, len(ids))
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         n_seen = 0
         if load_sequence(self._native.context, seq, buffer):
@@ -293,104 +305,12 @@ class LlamaModel:
 
     # -- internals ---------------------------------------------------------------------------
 
-    def _seat(self, ids: list[int], chain: Chain, scanner: StopScanner) -> Trunk:
-        """A trunk for these tokens, on the cells of the cached prompt that shares most of them."""
-        runtime, ledger = self._runtime, self._runtime.ledger
-        best = max(runtime.cached, key=lambda cached: cached.n_common(ids), default=None)
-        if best is None or best.n_common(ids) == 0:
-            seq = self._seat_cells(len(ids))
-            return Trunk(self._new_handle(), seq, ids, len(ids), chain, scanner)
-        self._check_room(len(ids))
-        runtime.cached.remove(best)
-        trunk = Trunk(self._new_handle(), best.seq, ids, len(ids), chain, scanner)
-        n_cached, n_common = len(best.token_ids), best.n_common(ids)
-        if n_common == len(ids) == n_cached and best.logits is not None:
-            trunk.n_decoded, trunk.logits = n_common, best.logits
-            return trunk
-        n_reused = min(n_common, len(ids) - 1)  # the last token's logits must be computed
-        if n_reused == n_cached or runtime.cut(best.seq, n_cached, n_reused):
-            trunk.n_decoded = n_reused
-        while not ledger.has_room(trunk.n_pending):
-            runtime.evict()
-        return trunk
-
-    def _seat_cells(self, n_tokens: int) -> int:
-        """A free sequence with room for as many tokens, which are not held yet."""
-        self._check_room(n_tokens)
-        ledger = self._runtime.ledger
-        while ledger.n_free_seqs == 0 or not ledger.has_room(n_tokens):
-            self._runtime.evict()
-        return ledger.take_seq()
-
-    def _check_room(self, n_tokens: int) -> None:
-        """Raise OutOfCellsError, with nothing changed, if open prompts leave too little room."""
-        ledger, trunks = self._runtime.ledger, self._runtime.trunks
-        n_lasting = sum(ledger.held_by(trunk.seq) for trunk in trunks.values())
-        if len(trunks) >= self._native.n_seq_max:
-            raise OutOfCellsError(
-                f"{len(trunks)} prompts are open and a context has {self._native.n_seq_max} "
-                "sequences: close some, or raise n_seq_max"
-            )
-        if not ledger.would_fit(n_lasting + n_tokens):
-            raise OutOfCellsError(
-                f"the prompt needs {n_tokens} cells, open prompts hold {n_lasting} of "
-                f"{ledger.n_cells}: open fewer prompts at once or raise --n-ctx"
-            )
-
-    def _lots(self, orders: Sequence[Order]) -> list[Lot]:
-        """Plan a round: as many branches as there is room for, one an order at least."""
-        runtime, ledger = self._runtime, self._runtime.ledger
-        trunks = [self._trunk(order.trunk) for order in orders]
-        needs = [
-            Need(len(order.draws), len(trunk.token_ids), max(0, self._n_most(order, trunk) - 1))
-            for order, trunk in zip(orders, trunks, strict=True)
-        ]
-        n_pending = sum(trunk.n_pending for trunk in trunks)
-        wanted = [need.n_draws for need in needs]
-        granted = ledger.allot(needs, n_pending)
-        while granted != wanted and runtime.evict():
-            granted = ledger.allot(needs, n_pending)
-        if granted is None:
-            raise OutOfCellsError(
-                f"{len(orders)} proposals of up to {1 + max(need.n_new for need in needs)} tokens "
-                f"need more than the {ledger.n_free_cells} free of {ledger.n_cells} cells and "
-                f"{ledger.n_free_seqs} sequences: raise --n-ctx or draw fewer prompts at once"
-            )
-        return [
-            self._lot(order, trunk, n)
-            for order, trunk, n in zip(orders, trunks, granted, strict=True)
-        ]
-
-    def _lot(self, order: Order, trunk: Trunk, n: int) -> Lot:
-        room = self._native.n_ctx - len(trunk.token_ids)
-        branches = [
-            Branch(
-                self._new_handle(),
-                trunk,
-                trunk.chain.branch(draw),
-                order.boundary,
-                room,
-                trunk.scanner,
-                trunk.waiting,
-            )
-            for draw in order.draws[:n]
-        ]
-        return Lot(order, trunk, branches, self._sampling[trunk.id].logprobs)
-
-    def _n_most(self, order: Order, trunk: Trunk) -> int:
-        """The most tokens that a proposal of this order can have."""
-        return min(order.boundary.max_tokens, self._native.n_ctx - len(trunk.token_ids))
-
     def _origin(self) -> Origin:
         return Origin(self.info.sha256, self._native.adapters, build())
 
     def _discard(self, branch: Branch) -> None:
         self._runtime.park(branch)
         branch.chain.free()
-
-    def _new_handle(self) -> int:
-        self._next_handle += 1
-        return self._next_handle
 
     def _trunk(self, trunk: int) -> Trunk:
         state = self._runtime.trunks.get(trunk)

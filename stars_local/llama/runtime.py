@@ -40,6 +40,7 @@ class Runtime:
         self.candidates = Candidates(self.n_vocab)
         self.cached: list[Cached] = []  # least recently used first
         self.trunks: dict[int, Trunk] = {}
+        self._n_handles = 0
         sharing = sharing_of(
             strategy,
             unified=model.unified,
@@ -53,6 +54,11 @@ class Runtime:
         )
         lib = native()
         self._remove, self._logits = lib.llama_memory_seq_rm, lib.llama_get_logits_ith
+
+    def new_handle(self) -> int:
+        """A number that names a trunk or a branch, larger than all before it."""
+        self._n_handles += 1
+        return self._n_handles
 
     # -- sequences ---------------------------------------------------------------------------
 
@@ -137,26 +143,39 @@ class Runtime:
         Raises OutOfCellsError if the cache has no room; chunks decoded before stay decoded.
         """
         waiting = [trunk for trunk in trunks if trunk.logits is None]
-        while waiting:
-            n, last = 0, dict[int, Trunk]()
-            taken: list[tuple[Trunk, int]] = []
+        try:
+            while waiting:
+                self._decode_chunk(waiting)
+                waiting = [trunk for trunk in waiting if trunk.logits is None]
+        except BaseException:
+            # the cache may hold more than the books say: go back to what they do say
             for trunk in waiting:
-                n_take = min(trunk.n_pending, self.batch.capacity - n)
-                for place in range(trunk.n_decoded, trunk.n_decoded + n_take):
-                    is_last = place + 1 == len(trunk.token_ids)
-                    self.batch.put(n, trunk.token_ids[place], place, trunk.seq, logits=is_last)
-                    if is_last:
-                        last[n] = trunk
-                    n += 1
-                taken.append((trunk, n_take))
-            if not self.batch.decode(self.context, n):
-                raise OutOfCellsError(
-                    f"no room for {n} tokens in a cache of {self.ledger.n_cells} cells, "
-                    f"{self.ledger.n_held} of them held: raise --n-ctx or lower --width"
-                )
-            for trunk, n_take in taken:
-                trunk.n_decoded += n_take
-                self.ledger.hold(trunk.seq, n_take)
-            for at, trunk in last.items():
-                trunk.logits = self.logits(at).copy()
-            waiting = [trunk for trunk in waiting if trunk.logits is None]
+                if not self._remove(self.memory, trunk.seq, trunk.n_decoded, -1):
+                    self.cut(trunk.seq, trunk.n_decoded, 0)
+                    trunk.n_decoded = 0
+            raise
+
+    def _decode_chunk(self, waiting: Sequence[Trunk]) -> None:
+        """Decode as many waiting tokens as one batch takes, the first trunks first."""
+        n = 0
+        taken: list[tuple[Trunk, int]] = []
+        last: dict[int, Trunk] = {}
+        for trunk in waiting:
+            n_take = min(trunk.n_pending, self.batch.capacity - n)
+            for place in range(trunk.n_decoded, trunk.n_decoded + n_take):
+                is_last = place + 1 == len(trunk.token_ids)
+                self.batch.put(n, trunk.token_ids[place], place, trunk.seq, logits=is_last)
+                if is_last:
+                    last[n] = trunk
+                n += 1
+            taken.append((trunk, n_take))
+        if not self.batch.decode(self.context, n):
+            raise OutOfCellsError(
+                f"no room for {n} tokens in a cache of {self.ledger.n_cells} cells, "
+                f"{self.ledger.n_held} of them held: raise --n-ctx or lower --width"
+            )
+        for trunk, n_take in taken:
+            trunk.n_decoded += n_take
+            self.ledger.hold(trunk.seq, n_take)
+        for at, trunk in last.items():
+            trunk.logits = self.logits(at).copy()

@@ -1,0 +1,115 @@
+"""Finding room before anything is decoded: a seat for a prompt, and how wide a round can be.
+
+Cells that only save time (cached prompts, idle proposals) go first, oldest first; only then is
+a round made narrower or a prompt refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stars_local.core.errors import OutOfCellsError
+from stars_local.core.ports import Order
+from stars_local.llama.branches import Branch, Trunk
+from stars_local.llama.cells import Need
+from stars_local.llama.drawing import Lot
+from stars_local.llama.runtime import Runtime
+
+
+def seat(runtime: Runtime, trunk: Trunk) -> None:
+    """Give a new trunk a sequence with room for its tokens: the cells of the cached prompt that
+    shares most of them, where there is one.
+
+    `n_decoded` says how many are there already. Raises OutOfCellsError, with nothing changed,
+    if open prompts leave too little room.
+    """
+    ids = trunk.token_ids
+    best = max(runtime.cached, key=lambda cached: cached.n_common(ids), default=None)
+    if best is None or best.n_common(ids) == 0:
+        trunk.seq = free_seq(runtime, len(ids))
+        return
+    _check_room(runtime, len(ids))
+    runtime.cached.remove(best)
+    trunk.seq = best.seq
+    n_cached, n_common = len(best.token_ids), best.n_common(ids)
+    if n_common == len(ids) == n_cached and best.logits is not None:
+        trunk.n_decoded, trunk.logits = n_common, best.logits
+        return
+    n_reused = min(n_common, len(ids) - 1)  # the last token's logits must be computed
+    if n_reused == n_cached or runtime.cut(best.seq, n_cached, n_reused):
+        trunk.n_decoded = n_reused
+    while not runtime.ledger.has_room(trunk.n_pending):
+        runtime.evict()
+
+
+def free_seq(runtime: Runtime, n_tokens: int) -> int:
+    """A free sequence, with room for as many tokens: they are not held yet. Raises as `seat`."""
+    _check_room(runtime, n_tokens)
+    while runtime.ledger.n_free_seqs == 0 or not runtime.ledger.has_room(n_tokens):
+        runtime.evict()
+    return runtime.ledger.take_seq()
+
+
+def lots(runtime: Runtime, orders: Sequence[tuple[Order, Trunk]]) -> list[Lot]:
+    """The branches of a round: as many as there is room for, one an order at least.
+
+    Raises OutOfCellsError, with nothing drawn, if there is no room even for that.
+    """
+    ledger = runtime.ledger
+    needs = [
+        Need(
+            len(order.draws),
+            len(trunk.token_ids),
+            max(0, min(order.boundary.max_tokens, _room(runtime, trunk)) - 1),
+        )
+        for order, trunk in orders
+    ]
+    trunks = {trunk.id: trunk for _, trunk in orders}
+    n_pending = sum(trunk.n_pending for trunk in trunks.values())
+    wanted = [need.n_draws for need in needs]
+    granted = ledger.allot(needs, n_pending)
+    while granted != wanted and runtime.evict():
+        granted = ledger.allot(needs, n_pending)
+    if granted is None:
+        raise OutOfCellsError(
+            f"{len(orders)} proposals of up to {1 + max(need.n_new for need in needs)} tokens "
+            f"need more than the {ledger.n_free_cells} free of {ledger.n_cells} cells and "
+            f"{ledger.n_free_seqs} free sequences: raise --n-ctx or draw fewer prompts at once"
+        )
+    return [_lot(runtime, *order, n) for order, n in zip(orders, granted, strict=True)]
+
+
+def _lot(runtime: Runtime, order: Order, trunk: Trunk, n: int) -> Lot:
+    branches = [
+        Branch(
+            runtime.new_handle(),
+            trunk,
+            trunk.chain.branch(draw),
+            order.boundary,
+            _room(runtime, trunk),
+            trunk.scanner,
+            trunk.waiting,
+        )
+        for draw in order.draws[:n]
+    ]
+    return Lot(order, trunk, branches)
+
+
+def _room(runtime: Runtime, trunk: Trunk) -> int:
+    """Tokens that still fit the context."""
+    return runtime.model.n_ctx - len(trunk.token_ids)
+
+
+def _check_room(runtime: Runtime, n_tokens: int) -> None:
+    ledger, trunks = runtime.ledger, runtime.trunks
+    if len(trunks) >= runtime.model.n_seq_max:
+        raise OutOfCellsError(
+            f"{len(trunks)} prompts are open and the context has {runtime.model.n_seq_max} "
+            "sequences: close some, or raise n_seq_max"
+        )
+    n_lasting = sum(ledger.held_by(trunk.seq) for trunk in trunks.values())
+    if not ledger.would_fit(n_lasting + n_tokens):
+        raise OutOfCellsError(
+            f"the prompt needs {n_tokens} cells, open prompts hold {n_lasting} of "
+            f"{ledger.n_cells}: open fewer prompts at once or raise --n-ctx"
+        )
