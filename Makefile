@@ -1,0 +1,53 @@
+# make chat   talk to an aligned model          make test   everything, real models included
+# make demo   one prompt, one answer            make check  lint, format, types, fast tests
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$p && break; done)
+ACCEL ?= auto
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL = "$(PYTHON)" scripts/install.py --accel $(ACCEL)
+
+.PHONY: chat demo test check bench fuzz install dev format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,2p' Makefile | cut -c3-; echo 'make bench  speed, each figure against what it is divided by'
+
+install: python
+	@$(INSTALL)
+
+dev: python
+	@$(INSTALL) --extras dev,train,report
+
+python:
+	@test -n "$(PYTHON)" || { echo 'No Python 3.11 to 3.14 found: install one, or give PYTHON=/path/to/python3' >&2; exit 1; }
+.PHONY: python help
+
+chat: install
+	@$(BIN)/stars-local models pull --quiet
+	@$(BIN)/stars-local chat
+
+demo: install
+	@$(BIN)/stars-local models pull --quiet
+	@$(BIN)/stars-local generate --seed 0 "How do I stay calm before a difficult conversation?"
+
+check: dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -m "not model" -n 2
+
+test: dev
+	@$(BIN)/stars-local models pull --quiet
+	@$(BIN)/python -m pytest
+
+bench: install
+	@$(BIN)/stars-local models pull --quiet
+	@$(BIN)/stars-local bench
+
+format: dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
