@@ -29,7 +29,7 @@ class Kind(StrEnum):
     INTEGER = "a whole number"
     NUMBER = "a number"
     TEXT = "text"
-    LIST = "text, as often as wanted"
+    LIST = "text that is not empty, as often as wanted"
     WIDTH = "a whole number or 'auto'"
 
 
@@ -187,7 +187,10 @@ class Settings:
         None, _STR, _TEXT, "JSON schema that the answer follows: a file, or the schema.",
         "FILE|JSON", unset="none",
     )  # fmt: skip
-    n_ctx: int = _option(4096, _INT, _MACHINE, "Tokens of context.", "TOKENS", low=1, high=MAX_INT)
+    n_ctx: int | None = _option(
+        None, _INT, _MACHINE, "Tokens of context.", "TOKENS", low=1, high=MAX_INT,
+        unset="the model's own, up to 4096",
+    )  # fmt: skip
     threads: int | None = _option(
         None, _INT, _MACHINE, "Threads for computing.", "N", low=1, high=1024,
         unset="every usable core",

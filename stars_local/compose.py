@@ -1,0 +1,304 @@
+"""Puts a run together from its settings: the one module that names concrete adapters.
+
+    with open_models(settings) as models:
+        thresholds = find_thresholds(settings, models)
+        task = make_task(user_prompt(text, settings), settings, thresholds, models)
+        for event in open_driver(models).stream(task): ...
+
+Heavy libraries are imported by the functions that need them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from stars_local.core.acceptance import TiltRule
+from stars_local.core.driver import Driver, Task
+from stars_local.core.errors import CalibrationError, DataError, GrammarError
+from stars_local.core.methods import Context, Force, Segmentation, StarsParams, stars, vanilla
+from stars_local.core.ports import RewardModel
+from stars_local.core.records import Message, Prompt, Result, Sampling
+from stars_local.core.requests import Steps
+from stars_local.core.seeds import SeedSource
+from stars_local.core.thresholds import Schedule, Threshold
+from stars_local.core.widths import AutoWidth, FixedWidth, WidthPolicy
+from stars_local.output import result_object
+from stars_local.settings import AUTO, Settings
+
+if TYPE_CHECKING:
+    from stars_local.llama.engine import LlamaModel
+
+WIDEST_AUTO = 32  # the widest batch that `--width auto` considers
+_MAX_GRAMMAR_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The open models of a run; the reward model is None where no method asks for rewards.
+
+    score_chunk: texts to score together, see `core.methods.Context`.
+    """
+
+    language: LlamaModel
+    reward: RewardModel | None
+    score_chunk: int = 1
+
+    def __enter__(self) -> Models:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.language.unload()
+
+
+def open_models(settings: Settings, *, scores: bool = True, n_prompts: int = 1) -> Models:
+    """Load the language model and, where `scores`, the reward model, side by side.
+
+    n_prompts: how many prompts will be open at once. Whatever fails, nothing stays loaded.
+    """
+    if not scores:
+        return Models(open_language_model(settings, n_prompts=n_prompts), None)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        pending = pool.submit(open_reward_model, settings)
+        language = open_language_model(settings, n_prompts=n_prompts)
+        try:
+            reward = pending.result()
+        except BaseException:
+            language.unload()
+            raise
+    return Models(language, reward, score_chunk(reward))
+
+
+def open_language_model(settings: Settings, *, n_prompts: int = 1) -> LlamaModel:
+    """Load the GGUF file that the settings name."""
+    from stars_local.catalog.resolve import resolve
+    from stars_local.llama.engine import LlamaModel
+
+    widest = WIDEST_AUTO if settings.width == AUTO else int(settings.width)
+    return LlamaModel(
+        resolve(settings.model),
+        n_ctx=0 if settings.n_ctx is None else settings.n_ctx,
+        n_threads=0 if settings.threads is None else settings.threads,
+        n_gpu_layers=settings.gpu_layers,
+        # a prompt has its trunk, the loser kept to be forced, and the attempts of a round
+        n_seq_max=min(256, n_prompts * (widest + 2)),
+    )
+
+
+def open_reward_model(settings: Settings) -> RewardModel:
+    """Load the reward model, or the weighted ones, that the settings name."""
+    from stars_local.reward.resolve import open_reward
+
+    return open_reward(
+        settings.reward,
+        gates=settings.gate,
+        provider=settings.provider,
+        threads=settings.threads,
+    )
+
+
+def score_chunk(reward: RewardModel) -> int:
+    """Texts to score together: a whole round where the device gains from it and the law allows
+    it, else one at a time, so that texts after the winner are never scored."""
+    on_gpu = getattr(reward, "provider", "cpu") == "cuda"
+    return 0 if on_gpu and reward.batch_invariant else 1
+
+
+def user_prompt(text: str, settings: Settings, prompt_id: str = "prompt") -> Prompt:
+    """A conversation of one turn, with the system message of the settings."""
+    system = () if settings.system is None else (Message("system", settings.system),)
+    return Prompt(prompt_id, (*system, Message("user", text)))
+
+
+def sampling(settings: Settings) -> Sampling:
+    """How tokens are drawn; grammar and JSON schema are read here. Raises GrammarError."""
+    return Sampling(
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
+        repeat_penalty=settings.repeat_penalty,
+        grammar=_grammar(settings),
+    )
+
+
+def _grammar(settings: Settings) -> str | None:
+    if settings.grammar is not None:
+        return _inline_or_file(settings.grammar, "--grammar", "::=")
+    if settings.json_schema is None:
+        return None
+    from stars_local.llama.grammar import schema_to_gbnf
+
+    return schema_to_gbnf(_inline_or_file(settings.json_schema, "--json-schema", "{"))
+
+
+def _inline_or_file(value: str, flag: str, mark: str) -> str:
+    """The value itself where it holds the mark of its language, else the file that it names."""
+    if mark in value:
+        return value
+    path = Path(value)
+    try:
+        if path.stat().st_size > _MAX_GRAMMAR_BYTES:
+            raise GrammarError(f"{flag} {value}: larger than {_MAX_GRAMMAR_BYTES} bytes")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DataError(f"{flag} {value!r}: cannot read the file: {why}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The numbers that only mean something with one reward model, and where they come from."""
+
+    alpha: float
+    beta: float
+    reward_threshold: float
+    quantiles: tuple[float, ...] = ()
+    origin: str = "given"
+
+
+def uses_rewards(settings: Settings) -> bool:
+    """Whether the method asks for rewards."""
+    return settings.method != "vanilla"
+
+
+def find_thresholds(settings: Settings, models: Models) -> Thresholds | None:
+    """alpha, beta and reward_threshold as given, the rest from the calibration of these models.
+
+    None for methods that have no threshold. Raises CalibrationError where something is missing
+    and no calibration is at hand.
+    """
+    if not uses_rewards(settings):
+        return None
+    given = (settings.alpha, settings.beta, settings.reward_threshold)
+    alpha, beta, r_star = given
+    if alpha is not None and beta is not None and r_star is not None and not _by_quantile(settings):
+        return Thresholds(alpha, beta, r_star)
+    raise CalibrationError(
+        f"no calibration of {settings.reward} for {settings.model} with segments of "
+        f"{settings.segment_size}: run 'stars-local calibrate', or give --alpha, --beta and "
+        "--reward-threshold"
+    )
+
+
+def _by_quantile(settings: Settings) -> bool:
+    return settings.schedule == Schedule.QUANTILE
+
+
+def random_seed() -> int:
+    """A seed for a run that was given none."""
+    return secrets.randbelow(2**32)
+
+
+def make_task(
+    prompt: Prompt,
+    settings: Settings,
+    models: Models,
+    *,
+    thresholds: Thresholds | None,
+    seed: int,
+    turn: int = 0,
+    keep: bool = False,
+) -> Task:
+    """One answer to draw. thresholds: None for methods that have none. keep: leave the cells
+    of the prompt for the next turn of its conversation."""
+    widths = width_policy(settings, models)
+    context = Context(
+        SeedSource(seed, prompt.id, turn),
+        settings.max_new_tokens,
+        width=widths.next_width(),
+        score_chunk=models.score_chunk,
+    )
+    name, method = bind_method(settings, thresholds, widths)
+    return Task(
+        prompt,
+        method,
+        name,
+        context,
+        sampling(settings),
+        settings.stop,
+        settings.max_decoded_tokens,
+        settings.max_seconds,
+        keep,
+    )
+
+
+def bind_method(
+    settings: Settings, thresholds: Thresholds | None, widths: WidthPolicy
+) -> tuple[str, Callable[[Context], Steps]]:
+    """The method's name and the method, bound to its parameters."""
+    segmentation = Segmentation(settings.segment_size)
+    if settings.method == "vanilla":
+        return "vanilla", lambda context: vanilla(context, segmentation)
+    if thresholds is None:
+        raise CalibrationError("stars needs thresholds")
+    threshold = Threshold(
+        thresholds.reward_threshold,
+        thresholds.alpha,
+        settings.max_new_tokens,
+        Schedule(settings.schedule),
+        quantiles=thresholds.quantiles,
+    )
+    params = StarsParams(
+        threshold,
+        TiltRule(thresholds.beta),
+        segmentation,
+        settings.max_attempts,
+        Force(settings.force),
+        widths,
+    )
+    return "stars", lambda context: stars(context, params)
+
+
+def width_policy(settings: Settings, models: Models) -> WidthPolicy:
+    """A fixed width, or the one that adapts to what steps cost here."""
+    if settings.width != AUTO:
+        return FixedWidth(int(settings.width))
+    from stars_local.llama.speed import step_costs
+
+    costs = step_costs(models.language, cache_folder() / "speed", widest=WIDEST_AUTO)
+    return AutoWidth(costs.round_costs(settings.segment_size))
+
+
+def open_driver(models: Models, *, n_slots: int = 1) -> Driver:
+    """A driver over these models."""
+    return Driver(models.language, models.reward, n_slots=n_slots)
+
+
+def cache_folder() -> Path:
+    """Where measurements of this machine are kept."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("stars-local")
+
+
+def recorded_params(settings: Settings, thresholds: Thresholds | None) -> dict[str, object]:
+    """What goes into a result's `params`: every option as it was used."""
+    params = dataclasses.asdict(settings)
+    for name in ("model", "seed"):
+        del params[name]
+    if thresholds is not None:
+        params |= {
+            "alpha": thresholds.alpha,
+            "beta": thresholds.beta,
+            "reward_threshold": thresholds.reward_threshold,
+            "thresholds": thresholds.origin,
+        }
+    return params
+
+
+def describe(result: Result, params: Mapping[str, object], models: Models) -> dict[str, Any]:
+    """The JSON object of an answer."""
+    reward = None if models.reward is None else models.reward.info
+    return result_object(result, params=params, model=models.language.info, reward_model=reward)

@@ -1,0 +1,319 @@
+"""`generate` over the doubles: what is printed, what is refused, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stars_local import compose
+from stars_local.cli.app import app
+from stars_local.cli.generate import MAX_PROMPT_BYTES, read_prompt
+from stars_local.cli.terminal import TextWriter, neutralise
+from stars_local.core.doubles import EnumerableModel, TableReward
+from stars_local.core.errors import UsageError
+from stars_local.core.ports import Order
+from stars_local.core.records import Proposal
+from stars_local.settings import Settings
+
+runner = CliRunner()
+CALIBRATED = ["--alpha", "0.5", "--beta", "0.5", "--reward-threshold", "2"]
+SHORT = ["--segment-size", "3", "--max-new-tokens", "12", "--width", "2", "--seed", "0"]
+
+
+class Language(EnumerableModel):
+    """The enumerable double as `compose` hands it out."""
+
+    unloaded = 0
+
+    def unload(self) -> None:
+        """Count instead of freeing."""
+        self.unloaded += 1
+
+
+class Interrupting(Language):
+    """Sends this process a Ctrl-C while it draws its third round."""
+
+    n_rounds = 0
+
+    def propose(self, orders: Sequence[Order]) -> list[tuple[Proposal, ...]]:
+        """Draw, interrupted in the third round."""
+        self.n_rounds += 1
+        if self.n_rounds == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().propose(orders)
+
+
+def language(kind: type[Language] = Language, **options: Any) -> Language:
+    """A model of four tokens, one of them hostile, that ends one time in ten."""
+    return kind(("a", "b", "é", "\x1b[2J"), lambda _: (0.4, 0.3, 0.1, 0.1, 0.1), **options)
+
+
+@pytest.fixture(name="model")
+def _model(monkeypatch: pytest.MonkeyPatch) -> Language:
+    return use(monkeypatch, language())
+
+
+def use(monkeypatch: pytest.MonkeyPatch, model: Language) -> Language:
+    """Hand out doubles in place of the adapters."""
+    reward = TableReward(lambda text: float(text.count("a")))
+    monkeypatch.setattr(compose, "open_language_model", lambda *_, **__: model)
+    monkeypatch.setattr(compose, "open_reward_model", lambda _: reward)
+    return model
+
+
+def run(*args: str, **options: Any) -> Any:
+    """`stars-local generate` with a seed and short segments."""
+    return runner.invoke(app, ["generate", *SHORT, *CALIBRATED, *args], **options)
+
+
+def test_plain_text_and_nothing_else(model: Language) -> None:
+    result = run("hello")
+    found = json.loads(run("hello", "--json").stdout)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert found["text"] != ""
+    assert result.stdout == found["text"] + "\n"
+    assert model.unloaded == 2
+
+
+def test_a_prompt_on_standard_input_is_the_same_prompt(model: Language) -> None:
+    wanted = run("grüße").stdout
+    for args, given in (((), "grüße\n"), (("-",), "grüße\r\n"), ((), "\ufeffgrüße")):
+        assert run(*args, input=given).stdout == wanted
+
+
+def test_the_object_keeps_its_books(model: Language) -> None:
+    found = json.loads(run("hello", "--json").stdout, parse_constant=pytest.fail)
+    segments = found["segments"]
+    assert found["method"] == "stars"
+    assert found["seed"] == 0
+    assert "".join(segment["text"] for segment in segments) == found["text"]
+    assert sum(segment["n_tokens"] for segment in segments) == found["n_kept_tokens"]
+    parts = ("n_kept_tokens", "n_rejected_tokens", "n_spare_tokens")
+    assert sum(found[part] for part in parts) == found["n_decoded_tokens"]
+    params = found["params"]
+    assert (params["alpha"], params["beta"], params["reward_threshold"]) == (0.5, 0.5, 2.0)
+    assert params["segment_size"] == 3
+    assert found["reward_model"]["axis"] == "table"
+
+
+def test_events_are_the_attempts_and_then_the_object(model: Language) -> None:
+    lines = [json.loads(line) for line in run("hello", "--events").stdout.split("\n")[:-1]]
+    *attempts, last = lines
+    assert {line["event"] for line in attempts} == {"attempt"}
+    found = json.loads(run("hello", "--json").stdout)
+    assert last.pop("event") == "result"
+    assert {**last, "elapsed_s": 0} == {**found, "elapsed_s": 0}
+    kept = [line for line in attempts if line["outcome"] in ("accepted", "forced")]
+    assert [line["text"] for line in kept] == [s["text"] for s in found["segments"]]
+    spare = sum(line["n_tokens"] for line in attempts if line["outcome"] == "spare")
+    assert spare == found["n_spare_tokens"]
+    judged = [line for line in attempts if line["outcome"] in ("accepted", "rejected")]
+    assert len(judged) == sum(segment["n_attempts"] for segment in found["segments"])
+
+
+def test_vanilla_needs_no_reward_model(model: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose, "open_reward_model", pytest.fail)
+    result = runner.invoke(app, ["generate", *SHORT, "--method", "vanilla", "--json", "hi"])
+    found = json.loads(result.stdout)
+    assert found["reward_model"] is None
+    assert found["n_rm_calls"] == 0
+    assert {segment["reward"] for segment in found["segments"]} == {None}
+
+
+def test_a_threshold_of_minus_infinity_is_vanilla(model: Language) -> None:
+    plain = runner.invoke(app, ["generate", *SHORT, "--method", "vanilla", "--json", "hi"])
+    free = run("hi", "--json", "--reward-threshold", "-inf")
+    assert json.loads(free.stdout)["text"] == json.loads(plain.stdout)["text"]
+    assert json.loads(free.stdout)["params"]["reward_threshold"] == "-inf"
+
+
+def test_a_seed_is_random_unless_given_and_always_recorded(model: Language) -> None:
+    def found(*args: str) -> Any:
+        return json.loads(runner.invoke(app, ["generate", *CALIBRATED, "x", *args]).stdout)
+
+    short = ["--json", "--max-new-tokens", "40", "--width", "1"]
+    first, second = found(*short), found(*short)
+    assert first["seed"] != second["seed"]
+    again = found(*short, "--seed", str(first["seed"]))
+    assert again["text"] == first["text"]
+
+
+def test_ctrl_c_keeps_what_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = ["--max-new-tokens", "60", "--width", "1", "--reward-threshold", "-inf"]
+    use(monkeypatch, language())
+    whole = run("hi", "--json", *limits)
+    use(monkeypatch, language(Interrupting))
+    before = signal.getsignal(signal.SIGINT)
+    plain = run("hi", *limits)
+    assert signal.getsignal(signal.SIGINT) is before
+    use(monkeypatch, language(Interrupting))
+    result = run("hi", "--json", *limits)
+    found = json.loads(result.stdout)
+    assert (plain.exit_code, result.exit_code) == (130, 130)
+    assert found["finish_reason"] == "interrupted"
+    assert len(found["segments"]) == 2
+    assert found["segments"] == json.loads(whole.stdout)["segments"][:2]
+    assert plain.stdout == found["text"] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (("--max-new-tokens", "1"), "length"),
+        (("--max-decoded-tokens", "1"), "budget"),
+        (("--max-seconds", "0.000001"), "deadline"),
+    ],
+)
+def test_limits_end_an_answer_by_name(args: tuple[str, ...], reason: str, model: Language) -> None:
+    result = run("hi", "--json", *args, "--reward-threshold", "1000")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["finish_reason"] == reason
+
+
+def test_stop_strings_are_not_printed(model: Language) -> None:
+    found = json.loads(run("hi", "--json", "--stop", "b", "--max-new-tokens", "200").stdout)
+    assert found["finish_reason"] == "stop_string"
+    assert "b" not in found["text"]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("--segment-size", "0"), 2, "--segment-size is '0'"),
+        (("--max-attempts", "0"), 2, "--max-attempts is '0'"),
+        (("--beta", "-1"), 2, "--beta is '-1'"),
+        (("--width", "0"), 2, "--width is '0'"),
+        (("--width", "255"), 2, "--width is '255'"),
+        (("--n-ctx", "0"), 2, "--n-ctx is '0'"),
+        (("--seed", "-1"), 2, "--seed is '-1'"),
+        (("--stop", ""), 2, "--stop is ['']"),
+        (("--system", "\udcff"), 2, "--system is"),
+        (("--json", "--events"), 2, "--json and --events"),
+        (("--grammar", "a", "--json-schema", "b"), 2, "--grammar and --json-schema"),
+        (("--grammar", "no such file"), 1, "--grammar 'no such file': cannot read"),
+        (("--grammar", "\x00"), 1, "cannot read"),
+        (("--config", "no-such.toml"), 2, "no-such.toml: cannot read the configuration"),
+        (("--segment_size", "3"), 2, "No such option"),
+        (("another",), 2, "unexpected extra argument"),
+        (("--schedule", "quantile"), 1, "stars-local calibrate"),
+    ],
+)
+def test_wrong_flags_are_one_line(
+    args: tuple[str, ...], code: int, message: str, model: Language
+) -> None:
+    result = run("hi", *args)
+    assert result.exit_code == code
+    assert result.stderr.startswith("stars-local: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_without_a_calibration_the_remedy_is_named(model: Language) -> None:
+    result = runner.invoke(app, ["generate", "hi", "--alpha", "0.5", "--width", "1"])
+    assert result.exit_code == 1
+    assert "give --alpha, --beta and --reward-threshold" in result.stderr
+
+
+def test_a_prompt_longer_than_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, language(n_ctx=8))
+    result = run("too long for eight tokens")
+    assert result.exit_code == 1
+    assert "n_ctx is 8" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"abc\xff", "byte 0xff at offset 3"),
+        (b"\xc3", "not valid UTF-8"),
+        (b"", "the prompt is empty"),
+        (b" \n", "the prompt is empty"),
+        (b"x" * (MAX_PROMPT_BYTES + 1), "longer than"),
+    ],
+)
+def test_wrong_standard_input_is_one_line(raw: bytes, message: str, model: Language) -> None:
+    result = run(input=raw)
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_prompt_is_never_awaited_from_a_terminal() -> None:
+    class Terminal:
+        def read(self) -> bytes:
+            raise AssertionError
+
+    with pytest.raises(UsageError, match="there is no prompt"):
+        read_prompt(None, Terminal(), from_terminal=True)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not valid UTF-8"):
+        read_prompt("\udcff", Terminal(), from_terminal=True)  # type: ignore[arg-type]
+
+
+def test_print_config_needs_no_prompt_and_no_model(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("alpha: 0.25\nbeta: 0.5\nsegment_size: 9\n")
+    environment = {"STARS_LOCAL_BETA": "0.75"}
+    args = ["generate", "--config", str(file), "--segment-size", "4", "--print-config"]
+    shown = runner.invoke(app, args, env=environment).stdout
+    values = {line.split(" ")[0]: line for line in shown.splitlines()}
+    assert values["alpha"].endswith(f"# {file}")
+    assert values["beta"].split("  ")[0] == "beta = 0.75"
+    assert values["segment_size"].endswith("# flag")
+    assert values["max_attempts"].endswith("# default")
+
+
+def test_a_terminal_gets_no_escape_sequence() -> None:
+    class Screen:
+        encoding = "ascii"
+
+        def __init__(self, is_terminal: bool) -> None:
+            self.shown = ""
+            self.is_terminal = is_terminal
+
+        def isatty(self) -> bool:
+            return self.is_terminal
+
+        def write(self, text: str) -> None:
+            self.shown += text
+
+        def flush(self) -> None:
+            pass
+
+    screen, pipe = Screen(True), Screen(False)
+    for stream in (screen, pipe):
+        TextWriter(stream).write("a\x1b[2Jé\n")  # type: ignore[arg-type]
+    assert "\x1b" not in screen.shown
+    assert pipe.shown == "a\x1b[2J?\n"
+
+
+def test_neutral_text_has_no_controls_but_newline_and_tab() -> None:
+    everything = "".join(map(chr, range(0x250)))
+    neutral = neutralise(everything)
+    left = {c for c in neutral if ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0}
+    assert left == {"\n", "\t"}
+    assert neutral.endswith(everything[0xA0:])
+
+
+def test_models_are_loaded_side_by_side_and_freed_when_one_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = language()
+    monkeypatch.setattr(compose, "open_language_model", lambda *_, **__: model)
+
+    def fail(_: Settings) -> TableReward:
+        raise UsageError("no reward")
+
+    monkeypatch.setattr(compose, "open_reward_model", fail)
+    with pytest.raises(UsageError, match="no reward"):
+        compose.open_models(Settings())
+    assert model.unloaded == 1
