@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +42,11 @@ class Cached:
 class Trunk:
     """An open prompt: its tokens, of which the first `n_decoded` are in the cache.
 
-    seq is -1 until it has a sequence. The last committed token waits until the next round, which
-    decodes it once for all branches. logits: those after the last token, None until all tokens
-    are decoded. char_ends: characters of the response that each response token completes,
-    counted from the response's start.
+    seq: its sequence, -1 while it has none: then the state of those `n_decoded` tokens is
+    `saved` in host memory (or there are none). The last committed token waits until the next
+    round, which decodes it once for all branches. logits: those after the last token, None
+    until all tokens are decoded. char_ends: characters of the response that each response token
+    completes, counted from the response's start.
     """
 
     id: int
@@ -54,6 +56,7 @@ class Trunk:
     scanner: StopScanner
     wants_logprobs: bool
     seq: int = -1
+    saved: Any = None
     n_decoded: int = 0
     logits: Logits | None = None
     waiting: bytes = b""

@@ -37,6 +37,11 @@ class Need:
     n_prefix: int
     n_new: int
 
+    @property
+    def forks(self) -> bool:
+        """Whether any branch is needed at all."""
+        return self.n_draws > 0 and self.n_new > 0
+
 
 class CellLedger:
     """Sequences and cells of one context: n_cells in total, n_seqs sequence ids."""
@@ -94,29 +99,28 @@ class CellLedger:
             self.hold(seq, n_prefix)
 
     def succeed(self, winner: int, trunk: int) -> None:
-        """`winner`, a branch of `trunk`, becomes the trunk and takes over what it shares."""
+        """`winner`, a branch of `trunk`, becomes the trunk and takes over what it shares. A trunk
+        that was stowed has no sequence (-1) and nothing to hand over."""
+        if trunk < 0:
+            return
         if self.sharing is Sharing.SHARED:
             self.hold(winner, self._held[trunk])
         self.release_seq(trunk)
 
     def branch_cost(self, need: Need) -> int:
         """Cells of one branch when it is fully drawn."""
-        if self.sharing is Sharing.OWN or need.n_new == 0 or need.n_draws == 0:
+        if self.sharing is Sharing.OWN or not need.forks:
             return 0
         return need.n_new if self.sharing is Sharing.SHARED else need.n_prefix + need.n_new
 
-    def allot(self, needs: Sequence[Need], n_reserved: int = 0) -> list[int] | None:
-        """How many branches each need may get: one each first, then in turn while room lasts.
-
-        n_reserved cells are left alone. None if not every need can get one. Depends on the free
-        numbers and the needs alone.
+    def allot(self, needs: Sequence[Need], *, n_cells: int, n_seqs: int) -> list[int] | None:
+        """How many branches each need may get out of `n_cells` and `n_seqs`: one each first, then
+        in turn while they last. None if not every need can get one.
         """
         costs = [self.branch_cost(need) for need in needs]
-        seq_costs = [1 if need.n_new > 0 and need.n_draws > 0 else 0 for need in needs]
-        reserved = 0 if self.sharing is Sharing.OWN else n_reserved
-        room = self.n_free_cells - reserved - sum(costs)
-        seqs = self.n_free_seqs - sum(seq_costs)
-        if room < 0 or seqs < 0:
+        seq_costs = [int(need.forks) for need in needs]
+        room, seqs = n_cells - sum(costs), n_seqs - sum(seq_costs)
+        if seqs < 0 or (room < 0 and self.sharing is not Sharing.OWN):
             return None
         granted = [min(1, need.n_draws) for need in needs]
         hungry = [i for i, need in enumerate(needs) if need.n_draws > 1]

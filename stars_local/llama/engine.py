@@ -136,8 +136,7 @@ class LlamaModel:
             runtime.catch_up([trunk])
         except BaseException:
             chain.free()
-            if trunk.seq >= 0:
-                runtime.drop_seq(trunk.seq)
+            runtime.forget(trunk)
             raise
         runtime.trunks[trunk.id] = trunk
         return Opened(trunk.id, len(ids), n_reused)
@@ -168,10 +167,7 @@ class LlamaModel:
         state.branches.clear()
         self._runtime.promote(state, winner)
         state.absorb(winner)
-        n_kept = len(state.token_ids)
-        if state.n_decoded > n_kept:
-            whole = self._runtime.cut(state.seq, state.n_decoded, n_kept)
-            state.n_decoded = n_kept if whole else 0
+        self._runtime.shorten(state)
 
     @_guarded
     def reject(self, trunk: int, proposals: Sequence[Proposal]) -> None:
@@ -189,9 +185,13 @@ class LlamaModel:
         for branch in state.branches.values():
             self._discard(branch)
         state.chain.free()
+        ledger = self._runtime.ledger
+        if keep and state.n_decoded > 0 and state.seq < 0:
+            keep = ledger.n_free_seqs > 0 and ledger.has_room(state.n_decoded)
         if not keep or state.n_decoded == 0:
-            self._runtime.drop_seq(state.seq)
+            self._runtime.forget(state)
             return
+        self._runtime.settle(state)
         self._runtime.remember(Cached(state.seq, state.token_ids[: state.n_decoded], state.logits))
 
     # -- beyond the port ---------------------------------------------------------------------
@@ -218,6 +218,8 @@ class LlamaModel:
         """The logits of the token that would follow an open prompt and its committed response:
         one row of n_vocab, a copy."""
         state = self._trunk(trunk)
+        while not self._runtime.ledger.has_room(state.n_pending) and self._runtime.evict():
+            pass
         self._runtime.catch_up([state])
         return state.known_logits.copy()
 
@@ -245,6 +247,7 @@ class LlamaModel:
         token ids. Good for the same model file, adapters and build only."""
         if trunk is not None:
             state = self._trunk(trunk)
+            self._runtime.settle(state)
             seq, ids = state.seq, state.token_ids[: state.n_decoded]
         elif self._runtime.cached:
             seq, ids = self._runtime.cached[-1].seq, self._runtime.cached[-1].token_ids

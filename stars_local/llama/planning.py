@@ -13,6 +13,7 @@ from stars_local.core.ports import Order
 from stars_local.llama.branches import Branch, Trunk
 from stars_local.llama.cells import Need
 from stars_local.llama.drawing import Lot
+from stars_local.llama.rollback import Strategy
 from stars_local.llama.runtime import Runtime
 
 
@@ -64,19 +65,43 @@ def lots(runtime: Runtime, orders: Sequence[tuple[Order, Trunk]]) -> list[Lot]:
         )
         for order, trunk in orders
     ]
-    trunks = {trunk.id: trunk for _, trunk in orders}
-    n_pending = sum(trunk.n_pending for trunk in trunks.values())
     wanted = [need.n_draws for need in needs]
-    granted = ledger.allot(needs, n_pending)
-    while granted != wanted and runtime.evict():
-        granted = ledger.allot(needs, n_pending)
+    while True:
+        n_cells, n_seqs = _available(runtime, list(zip(needs, orders, strict=True)))
+        granted = ledger.allot(needs, n_cells=n_cells, n_seqs=n_seqs)
+        if granted == wanted or not runtime.evict():
+            break
     if granted is None:
         raise OutOfCellsError(
             f"{len(orders)} proposals of up to {1 + max(need.n_new for need in needs)} tokens "
-            f"need more than the {ledger.n_free_cells} free of {ledger.n_cells} cells and "
-            f"{ledger.n_free_seqs} free sequences: raise --n-ctx or draw fewer prompts at once"
+            f"need more than the {n_cells} cells (of {ledger.n_cells}) and {n_seqs} sequences "
+            "that are free: raise --n-ctx or draw fewer prompts at once"
         )
     return [_lot(runtime, *order, n) for order, n in zip(orders, granted, strict=True)]
+
+
+def _available(
+    runtime: Runtime, wishes: Sequence[tuple[Need, tuple[Order, Trunk]]]
+) -> tuple[int, int]:
+    """Cells and sequences for the branches of a round, once its trunks are decoded.
+
+    A trunk that is stowed when it forks gives its own to its branches; any other needs room for
+    the tokens that it has not decoded yet.
+    """
+    ledger = runtime.ledger
+    n_cells, n_seqs = ledger.n_free_cells, ledger.n_free_seqs
+    trunks = {trunk.id: trunk for _, (_, trunk) in wishes}
+    forking = {trunk.id for need, (_, trunk) in wishes if need.forks}
+    stows = runtime.strategy is Strategy.SNAPSHOT
+    for trunk in trunks.values():
+        n_held = ledger.held_by(trunk.seq) if trunk.seq >= 0 else 0
+        if stows and trunk.id in forking:
+            n_cells += n_held
+            n_seqs += int(trunk.seq >= 0)
+        elif trunk.logits is None:
+            n_cells -= len(trunk.token_ids) - n_held
+            n_seqs -= int(trunk.seq < 0)
+    return n_cells, n_seqs
 
 
 def _lot(runtime: Runtime, order: Order, trunk: Trunk, n: int) -> Lot:
@@ -107,7 +132,7 @@ def _check_room(runtime: Runtime, n_tokens: int) -> None:
             f"{len(trunks)} prompts are open and the context has {runtime.model.n_seq_max} "
             "sequences: close some, or raise n_seq_max"
         )
-    n_lasting = sum(ledger.held_by(trunk.seq) for trunk in trunks.values())
+    n_lasting = sum(trunk.n_decoded for trunk in trunks.values())
     if not ledger.would_fit(n_lasting + n_tokens):
         raise OutOfCellsError(
             f"the prompt needs {n_tokens} cells, open prompts hold {n_lasting} of "

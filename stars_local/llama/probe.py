@@ -127,7 +127,7 @@ class _Probe:
         return True, f"{seen}, {passed} the window of {self._model.n_swa} tokens"
 
     def _branch_logits(self) -> Logits:
-        if self._rollback.fork(_TRUNK, [_BRANCH]) != 1:
+        if not self._rollback.fork(_TRUNK, _BRANCH):
             raise ModelError("the cache has no room for a second state")
         return self._suffix_logits(_BRANCH)
 

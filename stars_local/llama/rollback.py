@@ -1,7 +1,8 @@
 """How a branch comes to hold its trunk's state: the two rollback strategies.
 
     branch     llama_memory_seq_cp: the branch shares the trunk's cells, copied on write
-    snapshot   llama_state_seq_get_data and set_data: the branch gets a copy of its own
+    snapshot   llama_state_seq_get_data and set_data: the branch gets a copy of its own, and the
+               trunk waits in host memory, so that no cell holds what no branch needs
 
 Rolling back is the same for both: the branch's sequence is removed as a whole, which never
 fails, on any architecture.
@@ -10,7 +11,6 @@ fails, on any architecture.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -27,13 +27,10 @@ class Strategy(StrEnum):
 
 
 class Rollback(Protocol):
-    """Makes branches of a sequence."""
+    """Makes branches of a sequence, for the probe."""
 
-    def fork(self, trunk: int, branches: Sequence[int]) -> int:
-        """Give each empty sequence of `branches` the state of `trunk`.
-
-        Returns how many got it, in order: fewer only where the cache has no room.
-        """
+    def fork(self, trunk: int, branch: int) -> bool:
+        """Give an empty sequence the state of `trunk`; False if the cache has no room."""
         ...
 
 
@@ -44,30 +41,23 @@ class BranchRollback:
         self._memory = memory
         self._copy = native().llama_memory_seq_cp
 
-    def fork(self, trunk: int, branches: Sequence[int]) -> int:
-        """See `Rollback`; always all of them."""
-        for branch in branches:
-            # the whole range: anything less aborts the process where the cache is not unified
-            self._copy(self._memory, trunk, branch, -1, -1)
-        return len(branches)
+    def fork(self, trunk: int, branch: int) -> bool:
+        """See `Rollback`; there is always room."""
+        # the whole range: anything less aborts the process where the cache is not unified
+        self._copy(self._memory, trunk, branch, -1, -1)
+        return True
 
 
 class SnapshotRollback:
-    """Save the trunk's state once, restore it into every branch: works wherever state can be
-    saved, at the price of the prefix's cells for every branch."""
+    """Save and restore: works wherever state can be saved, at the price of the prefix's cells
+    for every branch."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
 
-    def fork(self, trunk: int, branches: Sequence[int]) -> int:
+    def fork(self, trunk: int, branch: int) -> bool:
         """See `Rollback`."""
-        if not branches:
-            return 0
-        state = save_sequence(self._context, trunk)
-        for n_done, branch in enumerate(branches):
-            if not load_sequence(self._context, branch, state):
-                return n_done
-        return len(branches)
+        return load_sequence(self._context, branch, save_sequence(self._context, trunk))
 
 
 def save_sequence(context: Any, seq: int) -> Any:

@@ -16,9 +16,9 @@ from stars_local.llama.library import native
 from stars_local.llama.model import NativeModel
 from stars_local.llama.rollback import (
     BranchRollback,
-    Rollback,
-    SnapshotRollback,
     Strategy,
+    load_sequence,
+    save_sequence,
     sharing_of,
 )
 from stars_local.llama.sampler import Candidates
@@ -47,11 +47,8 @@ class Runtime:
             has_attention=not model.is_recurrent or model.is_hybrid,
         )
         self.ledger = CellLedger(model.n_cells, model.n_seq_max, sharing)
-        self._rollback: Rollback = (
-            BranchRollback(self.memory)
-            if strategy is Strategy.BRANCH
-            else SnapshotRollback(self.context)
-        )
+        self.strategy = strategy
+        self._branching = BranchRollback(self.memory)
         lib = native()
         self._remove, self._logits = lib.llama_memory_seq_rm, lib.llama_get_logits_ith
 
@@ -78,15 +75,41 @@ class Runtime:
         return False
 
     def fork(self, trunk: Trunk, branches: Sequence[Branch]) -> int:
-        """Give branches their sequences; returns how many got one, in order."""
-        seqs = [self.ledger.take_seq() for _ in branches]
-        n_done = self._rollback.fork(trunk.seq, seqs)
-        for branch, seq in zip(branches[:n_done], seqs[:n_done], strict=True):
+        """Give branches their sequences; returns how many got one, in order: fewer only where
+        the cache has no room after all."""
+        if self.strategy is Strategy.SNAPSHOT and branches:
+            self._stow(trunk)
+        for n_done, branch in enumerate(branches):
+            seq = self.ledger.take_seq()
+            if trunk.seq >= 0:
+                self._branching.fork(trunk.seq, seq)
+            elif not load_sequence(self.context, seq, trunk.saved):
+                self.drop_seq(seq)
+                return n_done
             branch.seq = seq
             self.ledger.fork(seq, trunk.n_decoded)
-        for seq in seqs[n_done:]:
+        return len(branches)
+
+    def _stow(self, trunk: Trunk) -> None:
+        """Move a trunk's state to host memory."""
+        if trunk.seq >= 0:
+            trunk.saved = save_sequence(self.context, trunk.seq)
+            self.drop_seq(trunk.seq)
+            trunk.seq = -1
+
+    def settle(self, trunk: Trunk) -> None:
+        """Give a trunk a sequence again, with its saved state if it has one."""
+        if trunk.seq >= 0:
+            return
+        seq = self.ledger.take_seq()
+        if trunk.saved is not None and not load_sequence(self.context, seq, trunk.saved):
             self.drop_seq(seq)
-        return n_done
+            raise OutOfCellsError(
+                f"no room to restore {trunk.n_decoded} tokens in a cache of "
+                f"{self.ledger.n_cells} cells: raise --n-ctx or draw fewer prompts at once"
+            )
+        self.ledger.hold(seq, trunk.n_decoded)
+        trunk.seq, trunk.saved = seq, None
 
     def park(self, branch: Branch) -> None:
         """Give up a branch's cells; it stays valid and is decoded again if it is committed."""
@@ -99,9 +122,26 @@ class Runtime:
         """The branch's sequence becomes the trunk's; nothing is copied."""
         if branch.seq is None:
             return
-        self._remove(self.memory, trunk.seq, -1, -1)
+        if trunk.seq >= 0:
+            self._remove(self.memory, trunk.seq, -1, -1)
         self.ledger.succeed(branch.seq, trunk.seq)
-        trunk.seq, branch.seq = branch.seq, None
+        trunk.seq, branch.seq, trunk.saved = branch.seq, None, None
+
+    def shorten(self, trunk: Trunk) -> None:
+        """Cut from the cache what is no longer among a trunk's tokens."""
+        n_kept = len(trunk.token_ids)
+        if trunk.n_decoded <= n_kept:
+            return
+        whole = trunk.seq >= 0 and self.cut(trunk.seq, trunk.n_decoded, n_kept)
+        trunk.n_decoded = n_kept if whole else 0
+        trunk.saved = None
+
+    def forget(self, trunk: Trunk) -> None:
+        """Free what a trunk holds."""
+        if trunk.seq >= 0:
+            self.drop_seq(trunk.seq)
+            trunk.seq = -1
+        trunk.saved = None
 
     def remember(self, prompt: Cached) -> None:
         """Keep a closed prompt's cells; the oldest of too many go."""
@@ -144,13 +184,15 @@ class Runtime:
         """
         waiting = [trunk for trunk in trunks if trunk.logits is None]
         try:
+            for trunk in waiting:
+                self.settle(trunk)
             while waiting:
                 self._decode_chunk(waiting)
                 waiting = [trunk for trunk in waiting if trunk.logits is None]
         except BaseException:
             # the cache may hold more than the books say: go back to what they do say
             for trunk in waiting:
-                if not self._remove(self.memory, trunk.seq, trunk.n_decoded, -1):
+                if trunk.seq >= 0 and not self._remove(self.memory, trunk.seq, trunk.n_decoded, -1):
                     self.cut(trunk.seq, trunk.n_decoded, 0)
                     trunk.n_decoded = 0
             raise
