@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ MIB = 1 << 20
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = "from stars_local.llama.child_main import main; main()"
 _MAX_LAST_WORDS = 4096
+_FOLDERS = re.compile(r"/(?:[^/\s:]+/)+")
 
 
 class ChildRefused(Exception):
@@ -126,6 +128,7 @@ class Child:
         running.stderr.seek(0)
         said = running.stderr.read(_MAX_LAST_WORDS).decode(errors="replace").split("\n")
         last_words = next((line.strip() for line in said if line.strip()), "")
+        last_words = _FOLDERS.sub("", last_words)  # where llama.cpp was built means nothing here
         self._forget()
         if code == -signal.SIGALRM:
             return f"took longer than {limit_s:g} s"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import math
 import os
 import re
@@ -38,11 +37,10 @@ _CALLBACKS: list[Any] = []  # the one registered: llama.cpp may call it at any t
 
 
 def _reason(errors: list[str], otherwise: str) -> str:
-    """The telling line of llama.cpp's errors: the cause it names, else its first one."""
-    for line in errors:
-        if match := re.search(r"error loading model[^:]*: (.+)", line):
-            return match[1]
-    return re.sub(r"^\w+: ", "", errors[0]) if errors else otherwise
+    """The first of llama.cpp's errors, which names the cause, without who says it."""
+    if not errors:
+        return otherwise
+    return re.sub(r"^(\w+: |error loading model[^:]*: )+", "", errors[0])
 
 
 def probe(path: str) -> dict[str, Any]:
@@ -110,5 +108,5 @@ def convert_schema(schema: str) -> str:
 
     try:
         return str(json_schema_to_gbnf(schema))
-    except (AssertionError, KeyError, json.JSONDecodeError, ValueError, TypeError) as error:
-        raise Refusal(f"{type(error).__name__}: {error}") from error
+    except (AssertionError, ValueError) as error:
+        raise Refusal(str(error)) from error
