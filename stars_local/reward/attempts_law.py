@@ -21,25 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stars_local.core.errors import CalibrationError
+from stars_local.core.methods.probing import Position
 from stars_local.core.thresholds import Threshold
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Independent draws at one segment of one response.
-
-    rewards, n_tokens, ended: one entry a draw; n_tokens counts the response's tokens at the
-    end of the drawn segment. initial: r(x, "").
-    """
-
-    prompt_id: str
-    segment: int
-    initial: float
-    rewards: tuple[float, ...]
-    n_tokens: tuple[int, ...]
-    ended: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)

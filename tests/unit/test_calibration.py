@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from stars_local.core.doubles import TableReward
 from stars_local.core.errors import CalibrationError
+from stars_local.core.methods.probing import Position
 from stars_local.core.records import Prompt, Reward, Scores
 from stars_local.core.seeds import SeedSource
 from stars_local.core.thresholds import Threshold
-from stars_local.reward.attempts_law import AttemptsLaw, Position, solve_threshold
+from stars_local.reward.attempts_law import AttemptsLaw, solve_threshold
 from stars_local.reward.calibrating import Calibrator, Plan
 from stars_local.reward.calibration import (
     Calibration,

@@ -1,0 +1,69 @@
+"""Calibrating a pair of open models: plans, prompts, and the folder the answer goes to.
+
+Between the measuring (`stars_local.reward.calibrating`), which knows ports only, and those who
+want a calibration: the command `calibrate`, and `chat` and `generate` where none is at hand.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import metadata
+
+from stars_local.core.ports import LanguageModel, RewardModel
+from stars_local.core.records import Prompt
+from stars_local.data import CALIBRATION, shipped_prompts
+from stars_local.reward.calibrating import Calibrator, Plan, calibrate_pair
+from stars_local.reward.calibration import Calibration, CalibrationKey, write_calibration
+from stars_local.reward.calibration_store import user_folder
+
+N_QUICK_PROMPTS = 24
+
+
+def quick_plan(plan: Plan) -> Plan:
+    """The same aim from one round on few prompts and shorter answers: under a minute."""
+    return replace(plan, n_rounds=1, max_new_tokens=min(plan.max_new_tokens, 96))
+
+
+def calibrate(
+    lm: LanguageModel,
+    rm: RewardModel,
+    key: CalibrationKey,
+    plan: Plan,
+    prompts: Sequence[Prompt],
+    checks: Sequence[Prompt],
+    on_progress: Callable[[str, int, int], None],
+    *,
+    quick: bool = False,
+) -> Calibration:
+    """Measure, check and describe; nothing is written."""
+    made = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "base_model": lm.info.name,
+        "quant": lm.info.quant,
+        "reward_model": rm.info.name,
+        "seed": str(plan.seed),
+        "temperature": str(plan.sampling.temperature),
+        "top_k": str(plan.sampling.top_k),
+        "stars-local": metadata.version("stars-local"),
+        "llama-cpp-python": metadata.version("llama-cpp-python"),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    calibrator = Calibrator(lm, rm, plan, on_progress)
+    return calibrate_pair(calibrator, key, prompts, checks, quick=quick, made=made)
+
+
+def calibrate_quickly(
+    lm: LanguageModel,
+    rm: RewardModel,
+    key: CalibrationKey,
+    plan: Plan,
+    on_progress: Callable[[str, int, int], None],
+) -> Calibration:
+    """A calibration from few shipped prompts, kept in this machine's folder."""
+    prompts = shipped_prompts(CALIBRATION)[:N_QUICK_PROMPTS]
+    found = calibrate(lm, rm, key, quick_plan(plan), prompts, (), on_progress, quick=True)
+    write_calibration(found, user_folder() / key.file_name)
+    return found

@@ -1,0 +1,44 @@
+"""Progress bars with time left, on stderr; silent where nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+@contextmanager
+def stages(console: Console | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar a stage; yields a function of (stage, done, total).
+
+    Not a terminal: a plain line when a stage begins and when it ends.
+    """
+    screen = Console(stderr=True) if console is None else console
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    tasks = {}
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as bars:
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if not screen.is_terminal and done in (1, total):
+                screen.print(f"{stage}: {done} of {total}", highlight=False)
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield advance

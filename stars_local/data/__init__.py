@@ -1,0 +1,48 @@
+"""Prompt sets and calibrations that come with the package; the texts are of our own writing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from stars_local.core.errors import DataError
+from stars_local.core.records import Message, Prompt
+
+CALIBRATION, CHECK = "calibration", "check"
+_FOLDER = Path(__file__).resolve().parent / "prompts"
+
+
+def shipped_prompts(name: str, system: str | None = None) -> list[Prompt]:
+    """A shipped set: `calibration` or `check`, 280 prompts each, half of them risky."""
+    return read_prompts(_FOLDER / f"{name}.jsonl", system)
+
+
+def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
+    """Prompts from JSON lines: `prompt` (text), and `id` where lines shall have names.
+
+    Raises DataError with the file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read prompts: {error}") from error
+    prompts = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            text = row["prompt"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}, line {number}: expected a JSON object with 'prompt': {error}"
+            ) from error
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{path}, line {number}: 'prompt' is empty or not text")
+        messages = () if system is None else (Message("system", system),)
+        prompts.append(
+            Prompt(str(row.get("id", f"line {number}")), (*messages, Message("user", text)))
+        )
+    if not prompts:
+        raise DataError(f"{path}: no prompts in the file")
+    return prompts
