@@ -92,7 +92,7 @@ class StopScanner:
         window = self.tail + text
         hits = [at for at in (window.find(stop) for stop in self.stops) if at >= 0]
         keep = max(len(stop) for stop in self.stops) - 1
-        following = StopScanner(self.stops, window[len(window) - keep :] if keep else "")
+        following = StopScanner(self.stops, window[max(0, len(window) - keep) :])
         if not hits:
             return following, None
         return following, min(hits) - len(self.tail)
