@@ -88,6 +88,9 @@ class Trunk:
         than there are tokens, and the caller cuts the cache.
         """
         branch.chain.give_to(self.chain)
+        if not branch.token_ids:
+            self.waiting, self.n_chars = branch.waiting, self.n_chars + len(branch.text)
+            return
         n_before = self.n_chars - branch.n_backtrack
         self.char_ends += [self.n_chars + end for end in branch.char_ends]
         self.n_chars = n_before + len(branch.text)

@@ -128,8 +128,9 @@ class Runtime:
         trunk.seq, branch.seq, trunk.saved = branch.seq, None, None
 
     def shorten(self, trunk: Trunk) -> None:
-        """Cut from the cache what is no longer among a trunk's tokens."""
-        n_kept = len(trunk.token_ids)
+        """Cut from the cache what is no longer among a trunk's tokens, and where the logits
+        after the last of them are unknown that one too, to be decoded again."""
+        n_kept = len(trunk.token_ids) - int(trunk.logits is None)
         if trunk.n_decoded <= n_kept:
             return
         whole = trunk.seq >= 0 and self.cut(trunk.seq, trunk.n_decoded, n_kept)

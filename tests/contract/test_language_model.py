@@ -229,6 +229,9 @@ def test_should_stop_halts_at_once_and_midway(model: LanguageModel) -> None:
     model.commit(trunk, partial)
     (more,) = propose(model, trunk, 2)
     assert more.n_tokens == 8
+    ((none,),) = model.propose([Order(trunk, draws(1), Boundary(8), lambda: True)])
+    model.commit(trunk, none)
+    assert content(propose(model, trunk, 2)) == content([more])
 
 
 def test_the_context_ends_an_answer(made: Implementation) -> None:
