@@ -15,7 +15,8 @@ from typing import Any
 
 from stars_local.core.errors import ModelError
 from stars_local.llama.library import native
-from stars_local.llama.template import Control, Kept, Piece
+from stars_local.llama.runs import tokenize_pieces
+from stars_local.llama.template import Kept, Piece
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 
@@ -86,12 +87,11 @@ class Vocabulary:
 
         The end tokens after kept ones are left out: the template writes how a turn ends.
         """
-        ids: list[int] = []
-        for piece in pieces:
-            if isinstance(piece, Kept):
-                ids.extend(self._checked(piece.token_ids))
-            else:
-                ids.extend(self.tokenize(piece.text, control=isinstance(piece, Control)))
+        checked = (
+            Kept(tuple(self._checked(piece.token_ids))) if isinstance(piece, Kept) else piece
+            for piece in pieces
+        )
+        ids = list(tokenize_pieces(checked, self))
         if self.adds_bos and self.bos >= 0 and ids[:1] != [self.bos]:
             ids.insert(0, self.bos)
         return ids
@@ -105,6 +105,10 @@ class Vocabulary:
         """All end-of-generation tokens."""
         is_end = native().llama_vocab_is_eog
         return [token for token in range(self.n_tokens) if is_end(self.handle, token)]
+
+    def attributes(self, token: int) -> int:
+        """llama.cpp's attributes of a token, the bits of `llama_token_attr`."""
+        return int(native().llama_vocab_get_attr(self.handle, token))
 
     def special_text(self, token: int) -> str:
         """How a control token is written, for templates; empty for none (a negative id)."""

@@ -54,17 +54,18 @@ def write_tiny(
     n_ctx: int = 512,
     seed: int = 0,
     chat_template: str | None = CHATML,
+    turn_token_type: gguf.TokenType = gguf.TokenType.CONTROL,
 ) -> Path:
     """Write a loadable model of one of `ARCHITECTURES` to `path` and return the path.
 
     n_ctx is the trained context. `chat_template` None leaves the template out, as base models
-    do.
+    do. `turn_token_type` is how `<|im_start|>` is marked: some files call it user-defined.
     """
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(f"tiny-{architecture}")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     _write_hyperparameters(writer, architecture, n_ctx)
-    _write_vocabulary(writer, chat_template)
+    _write_vocabulary(writer, chat_template, turn_token_type)
     rng = np.random.default_rng(seed)
     for name, tensor in _tensors(architecture, rng):
         writer.add_tensor(name, tensor.astype(np.float32))
@@ -104,14 +105,16 @@ def _write_hyperparameters(writer: Any, architecture: str, n_ctx: int) -> None:
         writer.add_ssm_time_step_rank(_DT_RANK)
 
 
-def _write_vocabulary(writer: Any, chat_template: str | None) -> None:
+def _write_vocabulary(
+    writer: Any, chat_template: str | None, turn_token_type: gguf.TokenType
+) -> None:
     tokens = vocabulary()
-    n_special = len(SPECIAL)
-    normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
+    special = [gguf.TokenType.CONTROL, turn_token_type, gguf.TokenType.CONTROL]
+    normal = [gguf.TokenType.NORMAL] * (len(tokens) - len(special))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([normal] * (len(tokens) - n_special) + [control] * n_special)
+    writer.add_token_types(normal + special)
     writer.add_token_merges(list(MERGES))
     writer.add_bos_token_id(tokens.index("<|endoftext|>"))
     writer.add_eos_token_id(tokens.index("<|im_end|>"))
