@@ -8,32 +8,17 @@ JSON is replaced last and atomically, so a folder shows the older or the newer s
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stars_local.core.errors import DataError, RewardError
+from stars_local.reward.files import write_atomically
 from stars_local.reward.network import EncoderConfig, RewardNetwork
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "stars-local-reward-checkpoint-1"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file by a temporary neighbour, fsync and rename."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -16,7 +16,7 @@ from stars_local.reward.batches import (
     split_by_prompt,
 )
 from stars_local.reward.card import build_card, write_card
-from stars_local.reward.checkpoint import write_atomically
+from stars_local.reward.files import write_atomically
 from stars_local.reward.network import (
     EncoderConfig,
     RewardNetwork,

@@ -1,0 +1,302 @@
+"""`reward.json`: everything about a reward model that its ONNX file cannot say.
+
+The file stands beside the ONNX file and the tokenizer, and is read strictly: a field that is
+missing, unknown or of another type is an error that names it and the nearest right one.
+
+    value of an axis = (sign * output - mean) / spread
+
+so rewards are in units of their own spread on reference responses, 0 being the average one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from stars_local.core.errors import RewardError
+from stars_local.reward.files import write_atomically
+
+MANIFEST_NAME = "reward.json"
+SCHEMA = 1
+_AXIS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Kind(StrEnum):
+    """What the network is: where in the text its reward is read."""
+
+    ENCODER = "encoder"
+    DECODER = "decoder"
+    PROCESS = "process"
+
+
+class Style(StrEnum):
+    """How messages become text."""
+
+    HH = "hh"
+    PLAIN = "plain"
+    CHATML = "chatml"
+    TOKENIZER = "tokenizer"
+
+
+class Form(StrEnum):
+    """One text, or prompt and response as a pair."""
+
+    SINGLE = "single"
+    PAIR = "pair"
+
+
+class Cut(StrEnum):
+    """Which end of a text is left out where it is too long."""
+
+    LEFT = "left"
+    RIGHT = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One thing that is rewarded.
+
+    output: column of the network's output. sign: 1, or -1 where the network says how bad a
+    response is. mean, spread (standard deviation, > 0): of sign * output on the references.
+    """
+
+    name: str
+    output: int
+    sign: int
+    mean: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """How a conversation becomes token ids; see `stars_local.reward.templates`.
+
+    cls_id, sep_id: the special tokens before and after; a pair needs both. response_end: what
+    follows the response, special tokens in it meant. chat_template_file: the Jinja template of
+    the style `tokenizer`; bos, eos: the texts that it may write.
+    """
+
+    style: Style
+    form: Form
+    cls_id: int | None
+    sep_id: int | None
+    response_end: str
+    chat_template_file: str | None
+    bos: str
+    eos: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured pair accuracy, whole and by tokens of the response: [share, low, high]."""
+
+    axis: str
+    data: str
+    pairs: int
+    accuracy: float
+    ci95: tuple[float, ...]
+    at_tokens: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All of `reward.json`.
+
+    sha256, tokenizer_sha256: hex, of the files. data_files: more files of a large ONNX model,
+    with their sha256. axes: the first is the one that is steered where none is named.
+    max_tokens: longest text; max_prompt_tokens: the prompt's share of it in a pair. reference:
+    what mean and spread were measured on. batch_invariant: whether the export proved that a
+    score is the same alone, batched and padded; otherwise texts are scored one by one.
+    """
+
+    schema: int
+    name: str
+    revision: str
+    kind: Kind
+    precision: str
+    model_file: str
+    sha256: str
+    data_files: dict[str, str]
+    tokenizer_file: str
+    tokenizer_sha256: str
+    axes: tuple[Axis, ...]
+    template: Template
+    max_tokens: int
+    max_prompt_tokens: int | None
+    cut: Cut
+    pad_id: int
+    batch_invariant: bool
+    golden_file: str
+    reference: str
+    licence: str
+    training_card: str | None
+    accuracy: tuple[Measured, ...]
+
+    @property
+    def identity(self) -> str:
+        """A SHA-256, in hex, of everything that a score depends on and of nothing else.
+
+        Two folders with the same identity score alike; figures and descriptions may differ.
+        """
+        scoring = (
+            "kind", "sha256", "data_files", "tokenizer_sha256", "axes", "template", "max_tokens",
+            "max_prompt_tokens", "cut", "pad_id",
+        )  # fmt: skip
+        values = to_json(self)
+        text = json.dumps({name: values[name] for name in scoring}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def axis(self, name: str) -> Axis:
+        """The axis of that name; RewardError lists those there are."""
+        for axis in self.axes:
+            if axis.name == name:
+                return axis
+        names = [axis.name for axis in self.axes]
+        raise RewardError(
+            f"the reward model {self.name} has no axis {name!r}{_nearest(name, names)}: "
+            f"it has {', '.join(names)}"
+        )
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """The JSON object that `from_json` reads."""
+    return dataclasses.asdict(manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `reward.json` from a folder; RewardError names the file and the field."""
+    path = folder / MANIFEST_NAME
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RewardError(
+            f"{folder}: no {MANIFEST_NAME} in it; 'stars-local reward export' makes such folders"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RewardError(f"cannot read {path}: {error}") from error
+    return from_json(raw, str(path))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `reward.json`, whole or not at all, after checking it as a reader would."""
+    text = json.dumps(to_json(manifest), indent=1, ensure_ascii=False) + "\n"
+    from_json(json.loads(text), str(folder / MANIFEST_NAME))
+    write_atomically(folder / MANIFEST_NAME, text.encode())
+
+
+def from_json(raw: object, where: str) -> Manifest:
+    """Check a JSON object and make it a manifest; `where` names it in errors."""
+    if isinstance(raw, dict) and raw.get("schema", SCHEMA) != SCHEMA:
+        raise RewardError(f"{where}: schema is {raw['schema']!r}, this version reads {SCHEMA}")
+    manifest = typing.cast(Manifest, _object(Manifest, raw, where, ""))
+    _check(manifest, where)
+    return manifest
+
+
+def _check(manifest: Manifest, where: str) -> None:
+    def need(right: bool, field: str, wanted: str) -> None:
+        if not right:
+            raise RewardError(f"{where}: {field} must be {wanted}")
+
+    need(bool(manifest.name), "name", "a text that is not empty")
+    files = {"model_file": manifest.model_file, "tokenizer_file": manifest.tokenizer_file}
+    files["golden_file"] = manifest.golden_file
+    if manifest.training_card is not None:
+        files["training_card"] = manifest.training_card
+    if manifest.template.chat_template_file is not None:
+        files["template.chat_template_file"] = manifest.template.chat_template_file
+    files |= {f"data_files.{name}": name for name in manifest.data_files}
+    for field, name in files.items():
+        plain = _FILE_NAME.fullmatch(name) is not None
+        need(plain, field, f"the plain name of a file in the same folder, found {name!r}")
+    digests = {"sha256": manifest.sha256, "tokenizer_sha256": manifest.tokenizer_sha256}
+    for field, digest in (digests | manifest.data_files).items():
+        need(_SHA256.fullmatch(digest) is not None, field, "64 hexadecimal digits in lower case")
+    need(bool(manifest.axes), "axes", "a list of at least one axis")
+    names = [axis.name for axis in manifest.axes]
+    need(len(set(names)) == len(names), "axes", f"of different names, found {', '.join(names)}")
+    for i, axis in enumerate(manifest.axes):
+        at = f"axes[{i}]."
+        named = _AXIS_NAME.fullmatch(axis.name) is not None
+        need(named, at + "name", f"a letter, then letters, digits, _ or -, found {axis.name!r}")
+        need(axis.output >= 0, at + "output", f"at least 0, found {axis.output}")
+        need(axis.sign in {1, -1}, at + "sign", f"1 or -1, found {axis.sign}")
+        need(axis.spread > 0, at + "spread", f"above 0, found {axis.spread}")
+    template, limit = manifest.template, manifest.max_prompt_tokens
+    if template.form is Form.PAIR:
+        both = template.cls_id is not None and template.sep_id is not None
+        need(both, "template.cls_id and template.sep_id", "token ids where the form is 'pair'")
+        fits = limit is not None and 0 <= limit < manifest.max_tokens - 3
+        need(fits, "max_prompt_tokens", "in [0, max_tokens - 3) where the form is 'pair'")
+        need(not template.response_end, "template.response_end", "empty where the form is 'pair'")
+    else:
+        need(limit is None, "max_prompt_tokens", "null where the form is 'single'")
+    needs_file = template.style is Style.TOKENIZER
+    need(
+        needs_file == (template.chat_template_file is not None),
+        "template.chat_template_file",
+        "a file where the style is 'tokenizer', null elsewhere",
+    )
+    need(manifest.max_tokens > 3, "max_tokens", f"above 3, found {manifest.max_tokens}")
+    need(manifest.pad_id >= 0, "pad_id", f"at least 0, found {manifest.pad_id}")
+
+
+def _nearest(name: str, names: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _object(kind: Any, raw: object, where: str, at: str) -> object:
+    here = at or "the manifest"
+    if not isinstance(raw, dict):
+        raise RewardError(f"{where}: {here} must be an object, found {type(raw).__name__}")
+    hints = typing.get_type_hints(kind)
+    prefix = f"{at}." if at else ""
+    missing = [name for name in hints if name not in raw]
+    unknown = [name for name in raw if name not in hints]
+    if unknown:
+        hint = _nearest(unknown[0], missing or hints)
+        raise RewardError(f"{where}: unknown field {prefix + unknown[0]!r}{hint}")
+    if missing:
+        raise RewardError(f"{where}: the field {prefix + missing[0]!r} is missing")
+    return kind(**{name: _value(hint, raw[name], where, prefix + name)
+                   for name, hint in hints.items()})  # fmt: skip
+
+
+def _value(hint: Any, raw: object, where: str, at: str) -> object:
+    """One value of a field, checked against the field's type."""
+    if isinstance(hint, types.UnionType):  # X | None is the only union there is
+        return None if raw is None else _value(typing.get_args(hint)[0], raw, where, at)
+    origin = typing.get_origin(hint)
+    if origin is tuple and isinstance(raw, list):
+        inner = typing.get_args(hint)[0]
+        return tuple(_value(inner, item, where, f"{at}[{i}]") for i, item in enumerate(raw))
+    if origin is dict and isinstance(raw, dict):
+        inner = typing.get_args(hint)[1]
+        return {key: _value(inner, item, where, f"{at}.{key}") for key, item in raw.items()}
+    if dataclasses.is_dataclass(hint):
+        return _object(hint, raw, where, at)
+    if origin is None and issubclass(hint, StrEnum):
+        if isinstance(raw, str) and raw in set(hint):
+            return hint(raw)
+        wanted = ", ".join(hint)
+        close = _nearest(raw, hint) if isinstance(raw, str) else ""
+        raise RewardError(f"{where}: {at} is {raw!r}{close}, must be one of {wanted}")
+    right = type(raw) is hint or (hint is float and type(raw) is int)
+    if not right or (isinstance(raw, float) and not math.isfinite(raw)):
+        name = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+        wanted = name.get(hint, "a list" if origin is tuple else "an object")
+        raise RewardError(f"{where}: {at} is {json.dumps(raw)[:60]}, must be {wanted}")
+    return float(raw) if hint is float else raw  # type: ignore[arg-type]

@@ -1,0 +1,96 @@
+"""From what a person writes behind `--reward` and `--gate` to a reward model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stars_local.core.errors import RewardError, UsageError
+from stars_local.core.ports import RewardModel
+from stars_local.reward.combine import CombinedReward, Term, parse_gate, parse_reward
+from stars_local.reward.manifest import MANIFEST_NAME
+from stars_local.reward.onnx_model import OnnxRewardModel
+
+DEFAULT_MODEL = "hh-minilm"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# In an installed package the shipped models lie inside it, in a checkout beside it
+_SHIPPED = (_PACKAGE / "models", _PACKAGE.parent / "models")
+
+
+def open_reward(
+    spec: str = DEFAULT_MODEL,
+    gates: Sequence[str] = (),
+    *,
+    provider: str = "auto",
+    threads: int | None = None,
+) -> RewardModel:
+    """Open what `spec` names (see `stars_local.reward.combine`), with gates.
+
+    Each model is loaded once, whatever asks for it. A gate without a model means the only one
+    that is open, or the default one. Raises UsageError for a specification that makes no sense
+    or names nothing, RewardError for a model that cannot be used.
+    """
+    parsed = parse_reward(spec)
+    bounds = [parse_gate(gate) for gate in gates]
+    plain = parsed if isinstance(parsed, str) else None
+    wanted = [] if isinstance(parsed, str) else list(parsed)
+    models = {term.model for term in wanted} if plain is None else {plain}
+    if len(models) == 1:
+        (only,) = models
+        bounds = [gate if gate.model is not None else replace(gate, model=only) for gate in bounds]
+    opened: dict[Path, OnnxRewardModel] = {}
+
+    def model(name: str | None) -> OnnxRewardModel:
+        folder, shipped = find_model(DEFAULT_MODEL if name is None else name)
+        if folder not in opened:
+            opened[folder] = OnnxRewardModel(
+                folder, provider=provider, threads=threads, trusted=shipped
+            )
+        return opened[folder]
+
+    if plain is not None:
+        single = model(plain)
+        if not bounds:
+            return single
+        wanted = [Term(plain, single.info.axis, 1.0)]
+    names = [term.model for term in wanted] + [gate.model for gate in bounds]
+    by_name = {name: model(name) for name in names}
+    return CombinedReward(by_name, wanted, bounds)
+
+
+def find_model(name: str) -> tuple[Path, bool]:
+    """The folder of a reward model, and whether it came with the program.
+
+    `name` is a folder that holds `reward.json`, or the name of a shipped model.
+    """
+    folder = Path(name)
+    if (folder / MANIFEST_NAME).is_file():
+        resolved = folder.resolve()
+        return resolved, resolved in [place / DEFAULT_MODEL for place in _SHIPPED]
+    shipped = shipped_models()
+    if name in shipped:
+        return shipped[name], name == DEFAULT_MODEL
+    if folder.is_dir():
+        raise RewardError(
+            f"{folder}: no {MANIFEST_NAME} in it; 'stars-local reward export' makes such folders"
+        )
+    close = difflib.get_close_matches(name, shipped, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    known = ", ".join(shipped) or "none"
+    raise UsageError(
+        f"no reward model {name!r}: {hint}give a folder with {MANIFEST_NAME}, or a shipped name "
+        f"({known})"
+    )
+
+
+def shipped_models() -> dict[str, Path]:
+    """The folders of the reward models that came with the program, by name."""
+    found: dict[str, Path] = {}
+    for place in _SHIPPED:
+        if place.is_dir():
+            for folder in sorted(place.iterdir()):
+                if (folder / MANIFEST_NAME).is_file():
+                    found.setdefault(folder.name, folder)
+    return found

@@ -1,0 +1,149 @@
+"""An ONNX Runtime session: provider, threads, errors, and one run of the network.
+
+ONNX Runtime prints to stderr when a provider cannot load and quietly takes another one. Here it
+is silent, and what it took is compared with what was asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stars_local.core.errors import RewardError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PROVIDERS = ("auto", "cpu", "cuda", "coreml")
+INPUTS = ("input_ids", "attention_mask")
+OUTPUT = "rewards"
+_FULL_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+_REMEDIES = {
+    "cuda": "install the CUDA 13 and cuDNN 9 libraries, or use --provider auto or cpu",
+    "coreml": "it comes with onnxruntime on macOS only; use --provider auto or cpu",
+}
+_SILENT = 4  # ONNX Runtime's log level above errors
+
+# Weights that are stored as int8 are made float32 at load up to this size. MiniLM-L6 (23 MB):
+# 0.10 s and 84 MB against 0.07 s and 53 MB with weights kept int8, whose matrix product however
+# also rounds the activations, by other kernels on other machines: scores would not carry over.
+# Larger files keep int8 weights with float32 activations, at half the speed.
+FOLD_MAX_BYTES = 256 << 20
+
+
+class Session:
+    """A loaded network. `provider` is what runs it: cpu, cuda or coreml."""
+
+    def __init__(self, path: Path, provider: str, threads: int | None) -> None:
+        if provider not in PROVIDERS:
+            raise UsageError(f"--provider {provider!r}: expected one of {', '.join(PROVIDERS)}")
+        self._path = path
+        self.provider, self._session = _open(path, provider, threads)
+        _check_signature(path, self._session)
+        self.n_outputs = _n_outputs(self._session)
+
+    def run(self, ids: Any, mask: Any) -> NDArray[np.float32]:
+        """Raw outputs, float32 of shape (batch, n_outputs), for int64 (batch, length) inputs."""
+        import numpy as np
+
+        try:
+            found = self._session.run([OUTPUT], {INPUTS[0]: ids, INPUTS[1]: mask})[0]
+        except Exception as error:  # its exceptions share no base but Exception
+            raise RewardError(f"{self._path}: the network failed: {_one_line(error)}") from error
+        outputs = np.asarray(found, dtype=np.float32)
+        if outputs.ndim != 2 or outputs.shape[0] != ids.shape[0]:
+            raise RewardError(
+                f"{self._path}: the output has shape {outputs.shape} for a batch of "
+                f"{ids.shape[0]}, expected (batch, axes)"
+            )
+        return outputs
+
+
+def _open(path: Path, provider: str, threads: int | None) -> tuple[str, Any]:
+    if provider != "auto":
+        return provider, _create(path, provider, threads)
+    # CoreML has given wrong scores in half precision: on macOS `auto` is the CPU
+    if sys.platform != "darwin" and _is_built_in("cuda"):
+        try:
+            return "cuda", _create(path, "cuda", threads)
+        except RewardError:
+            pass
+    return "cpu", _create(path, "cpu", threads)
+
+
+def _is_built_in(provider: str) -> bool:
+    import onnxruntime as ort
+
+    return _FULL_NAMES[provider] in ort.get_available_providers()
+
+
+def _create(path: Path, provider: str, threads: int | None) -> Any:
+    import onnxruntime as ort
+
+    if not _is_built_in(provider):
+        raise RewardError(
+            f"the installed ONNX Runtime has no provider {provider}: {_REMEDIES[provider]}"
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = _SILENT
+    # A spinning thread would take the cores from the language model between two scores
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if path.stat().st_size <= FOLD_MAX_BYTES:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    else:
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    wanted: list[Any] = [_FULL_NAMES[provider]]
+    if provider == "cuda":  # TF32 rounds to 10 bits: scores would differ in the third digit
+        wanted = [(_FULL_NAMES["cuda"], {"use_tf32": "0"}), _FULL_NAMES["cpu"]]
+    elif provider == "coreml":
+        wanted.append(_FULL_NAMES["cpu"])
+    ort.set_default_logger_severity(_SILENT)
+    try:
+        session = ort.InferenceSession(str(path), options, providers=wanted)
+    except Exception as error:  # its exceptions share no base but Exception
+        raise RewardError(f"cannot load {path}: {_one_line(error)}") from error
+    got = session.get_providers()
+    if _FULL_NAMES[provider] not in got:
+        raise RewardError(
+            f"asked for the provider {provider}, ONNX Runtime took {got[0]}: {_REMEDIES[provider]}"
+        )
+    return session
+
+
+def _check_signature(path: Path, session: Any) -> None:
+    """RewardError unless there are exactly the inputs and the output that an export has."""
+    inputs = {each.name: each.type for each in session.get_inputs()}
+    outputs = {each.name: each.type for each in session.get_outputs()}
+    if inputs != dict.fromkeys(INPUTS, "tensor(int64)"):
+        raise RewardError(
+            f"{path}: the inputs are {_listed(inputs)}, expected int64 tensors "
+            f"{' and '.join(INPUTS)}; make the file with 'stars-local reward export'"
+        )
+    if outputs.get(OUTPUT) not in {"tensor(float)", "tensor(float16)", "tensor(double)"}:
+        raise RewardError(
+            f"{path}: the outputs are {_listed(outputs)}, expected a float tensor {OUTPUT}; "
+            "make the file with 'stars-local reward export'"
+        )
+
+
+def _n_outputs(session: Any) -> int | None:
+    """Columns of the output, None where the graph does not say."""
+    output = next(each for each in session.get_outputs() if each.name == OUTPUT)
+    columns = output.shape[-1] if len(output.shape) == 2 else None
+    return columns if isinstance(columns, int) else None
+
+
+def _listed(tensors: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in list(tensors.items())[:6]) or "none"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
