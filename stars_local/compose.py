@@ -10,7 +10,6 @@ Heavy libraries are imported by the functions that need them.
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,21 +18,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from stars_local.core.acceptance import TiltRule
+from stars_local.config import Configured
 from stars_local.core.driver import Driver, Task
-from stars_local.core.errors import CalibrationError, DataError, GrammarError
-from stars_local.core.methods import Context, Force, Segmentation, StarsParams, stars, vanilla
+from stars_local.core.errors import CalibrationError, DataError, GrammarError, UsageError
+from stars_local.core.methods import Context
+from stars_local.core.methods.registry import Parts, build
 from stars_local.core.ports import RewardModel
 from stars_local.core.records import Message, Prompt, Result, Sampling
-from stars_local.core.requests import Steps
 from stars_local.core.seeds import SeedSource
-from stars_local.core.thresholds import Schedule, Threshold
+from stars_local.core.thresholds import Schedule
 from stars_local.core.widths import AutoWidth, FixedWidth, WidthPolicy
+from stars_local.method_settings import Thresholds, method_params, name_of, spec_of
 from stars_local.output import result_object
+from stars_local.reward import calibration_store as store
+from stars_local.reward.calibration import Calibration, CalibrationKey, find_calibration
 from stars_local.settings import AUTO, Settings
 
 if TYPE_CHECKING:
     from stars_local.llama.engine import LlamaModel
+    from stars_local.reward.calibrating import Plan
 
 WIDEST_AUTO = 32  # the widest batch that `--width auto` considers
 _MAX_GRAMMAR_BYTES = 1_000_000
@@ -61,17 +64,27 @@ class Models:
     ) -> None:
         self.language.unload()
 
+    @property
+    def scoring(self) -> RewardModel:
+        """The reward model of a run that must have one."""
+        if self.reward is None:
+            raise UsageError("no reward model is open: choose a method that uses one")
+        return self.reward
 
-def open_models(settings: Settings, *, scores: bool = True, n_prompts: int = 1) -> Models:
+
+def open_models(
+    settings: Settings, *, scores: bool = True, n_sequences: int | None = None
+) -> Models:
     """Load the language model and, where `scores`, the reward model, side by side.
 
-    n_prompts: how many prompts will be open at once. Whatever fails, nothing stays loaded.
+    n_sequences: trunks and branches at once, by default those of one prompt. Whatever fails,
+    nothing stays loaded.
     """
     if not scores:
-        return Models(open_language_model(settings, n_prompts=n_prompts), None)
+        return Models(open_language_model(settings, n_sequences=n_sequences), None)
     with ThreadPoolExecutor(max_workers=2) as pool:
         pending = pool.submit(open_reward_model, settings)
-        language = open_language_model(settings, n_prompts=n_prompts)
+        language = open_language_model(settings, n_sequences=n_sequences)
         try:
             reward = pending.result()
         except BaseException:
@@ -80,19 +93,20 @@ def open_models(settings: Settings, *, scores: bool = True, n_prompts: int = 1) 
     return Models(language, reward, score_chunk(reward))
 
 
-def open_language_model(settings: Settings, *, n_prompts: int = 1) -> LlamaModel:
+def open_language_model(settings: Settings, *, n_sequences: int | None = None) -> LlamaModel:
     """Load the GGUF file that the settings name."""
     from stars_local.catalog.resolve import resolve
     from stars_local.llama.engine import LlamaModel
 
-    widest = WIDEST_AUTO if settings.width == AUTO else int(settings.width)
+    if n_sequences is None:
+        # the trunk, the loser kept to be forced, and the attempts of a round
+        n_sequences = 2 + (WIDEST_AUTO if settings.width == AUTO else int(settings.width))
     return LlamaModel(
         resolve(settings.model),
         n_ctx=0 if settings.n_ctx is None else settings.n_ctx,
         n_threads=0 if settings.threads is None else settings.threads,
         n_gpu_layers=settings.gpu_layers,
-        # a prompt has its trunk, the loser kept to be forced, and the attempts of a round
-        n_seq_max=min(256, n_prompts * (widest + 2)),
+        n_seq_max=n_sequences,
     )
 
 
@@ -157,43 +171,60 @@ def _inline_or_file(value: str, flag: str, mark: str) -> str:
         raise DataError(f"{flag} {value!r}: cannot read the file: {why}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """The numbers that only mean something with one reward model, and where they come from."""
-
-    alpha: float
-    beta: float
-    reward_threshold: float
-    quantiles: tuple[float, ...] = ()
-    origin: str = "given"
+OnMissing = Callable[[CalibrationKey], Calibration]
 
 
-def uses_rewards(settings: Settings) -> bool:
-    """Whether the method asks for rewards."""
-    return settings.method != "vanilla"
-
-
-def find_thresholds(settings: Settings, models: Models) -> Thresholds | None:
+def find_thresholds(
+    settings: Settings, models: Models, on_missing: OnMissing | None = None
+) -> Thresholds | None:
     """alpha, beta and reward_threshold as given, the rest from the calibration of these models.
 
-    None for methods that have no threshold. Raises CalibrationError where something is missing
-    and no calibration is at hand.
+    None for methods that have no threshold. on_missing: called where a calibration is needed
+    and none is at hand; without it that is a CalibrationError.
     """
-    if not uses_rewards(settings):
+    if not spec_of(settings).needs_threshold:
         return None
-    given = (settings.alpha, settings.beta, settings.reward_threshold)
-    alpha, beta, r_star = given
-    if alpha is not None and beta is not None and r_star is not None and not _by_quantile(settings):
+    alpha, beta, r_star = settings.alpha, settings.beta, settings.reward_threshold
+    by_quantile = settings.schedule == Schedule.QUANTILE
+    if alpha is not None and beta is not None and r_star is not None and not by_quantile:
         return Thresholds(alpha, beta, r_star)
-    raise CalibrationError(
-        f"no calibration of {settings.reward} for {settings.model} with segments of "
-        f"{settings.segment_size}: run 'stars-local calibrate', or give --alpha, --beta and "
-        "--reward-threshold"
+    key = calibration_key(settings, models)
+    found = find_calibration(key, store.calibration_folders())
+    if found is None and on_missing is not None:
+        found = on_missing(key)
+    if found is None:
+        raise CalibrationError(
+            f"no calibration of {settings.reward} for {settings.model} with segments of "
+            f"{settings.segment_size} tokens: run 'stars-local calibrate', or give --alpha, "
+            "--beta and --reward-threshold"
+        )
+    return Thresholds(
+        found.alpha if alpha is None else alpha,
+        found.beta if beta is None else beta,
+        found.reward_threshold if r_star is None else r_star,
+        found.quantiles,
+        key.file_name,
     )
 
 
-def _by_quantile(settings: Settings) -> bool:
-    return settings.schedule == Schedule.QUANTILE
+def calibration_key(settings: Settings, models: Models) -> CalibrationKey:
+    """What a calibration of these models is filed under."""
+    return store.calibration_key(
+        models.language.info,
+        models.scoring.info,
+        models.language.chat_template,
+        settings.segment_size,
+    )
+
+
+def calibration_plan(configured: Configured) -> Plan:
+    """How a calibration is made: as the options say, where someone chose them."""
+    from stars_local.reward.calibrating import Plan
+
+    settings = configured.settings
+    chosen = ("segment_size", "max_attempts", "max_new_tokens", "alpha", "seed")
+    values = {name: getattr(settings, name) for name in chosen if configured.given(name)}
+    return Plan(**values, sampling=sampling(settings), stop=settings.stop)
 
 
 def random_seed() -> int:
@@ -220,10 +251,10 @@ def make_task(
         width=widths.next_width(),
         score_chunk=models.score_chunk,
     )
-    name, method = bind_method(settings, thresholds, widths)
+    name = name_of(settings)
     return Task(
         prompt,
-        method,
+        build(name, method_params(settings, thresholds), Parts(widths=widths)),
         name,
         context,
         sampling(settings),
@@ -232,33 +263,6 @@ def make_task(
         settings.max_seconds,
         keep,
     )
-
-
-def bind_method(
-    settings: Settings, thresholds: Thresholds | None, widths: WidthPolicy
-) -> tuple[str, Callable[[Context], Steps]]:
-    """The method's name and the method, bound to its parameters."""
-    segmentation = Segmentation(settings.segment_size)
-    if settings.method == "vanilla":
-        return "vanilla", lambda context: vanilla(context, segmentation)
-    if thresholds is None:
-        raise CalibrationError("stars needs thresholds")
-    threshold = Threshold(
-        thresholds.reward_threshold,
-        thresholds.alpha,
-        settings.max_new_tokens,
-        Schedule(settings.schedule),
-        quantiles=thresholds.quantiles,
-    )
-    params = StarsParams(
-        threshold,
-        TiltRule(thresholds.beta),
-        segmentation,
-        settings.max_attempts,
-        Force(settings.force),
-        widths,
-    )
-    return "stars", lambda context: stars(context, params)
 
 
 def width_policy(settings: Settings, models: Models) -> WidthPolicy:
@@ -281,21 +285,6 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("stars-local")
-
-
-def recorded_params(settings: Settings, thresholds: Thresholds | None) -> dict[str, object]:
-    """What goes into a result's `params`: every option as it was used."""
-    params = dataclasses.asdict(settings)
-    for name in ("model", "seed"):
-        del params[name]
-    if thresholds is not None:
-        params |= {
-            "alpha": thresholds.alpha,
-            "beta": thresholds.beta,
-            "reward_threshold": thresholds.reward_threshold,
-            "thresholds": thresholds.origin,
-        }
-    return params
 
 
 def describe(result: Result, params: Mapping[str, object], models: Models) -> dict[str, Any]:

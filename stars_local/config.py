@@ -19,16 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import ConfigError, UsageError
+from stars_local.core.methods.registry import parse_method
 from stars_local.settings import OPTIONS, Kind, Settings, read_value
 
 ENVIRONMENT_PREFIX = "STARS_LOCAL_"
-FLAG, ENVIRONMENT, DEFAULT = "flag", "environment", "default"
+FLAG, METHOD, ENVIRONMENT, DEFAULT = "flag", "--method", "environment", "default"
+_OWNERS = {"n": "best-of-n", "k": "blockwise", "price": "stopping", "budget": "adaptive"}
 _MAX_FILE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """Settings with the origin of each value: flag, environment, the file's path, default."""
+    """Settings with the origin of each value: flag, --method, environment, the file's path,
+    default."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -63,9 +66,22 @@ def configure(
     for name, raw in flags.items():
         values[name] = read_value(name, raw, flag_of(name))
         origins[name] = FLAG
-    settings = Settings(**values)
-    check_together(settings)
-    return Configured(settings, origins)
+    _fold_method(values, origins)
+    configured = Configured(Settings(**values), origins)
+    check_together(configured)
+    return configured
+
+
+def _fold_method(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Parameters written behind a method's name are options too, and nearer than any."""
+    text = values.get("method", Settings().method)
+    for name, raw in parse_method(text)[1].items():
+        if name not in OPTIONS:
+            continue
+        if origins[name] == FLAG:
+            raise UsageError(f"{name} is given twice: in --method {text} and as {flag_of(name)}")
+        values[name] = read_value(name, raw, f"{name} in --method")
+        origins[name] = METHOD
 
 
 def flag_of(name: str) -> str:
@@ -73,10 +89,15 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def check_together(settings: Settings) -> None:
+def check_together(configured: Configured) -> None:
     """Refuse options that contradict each other."""
+    settings = configured.settings
     if settings.grammar is not None and settings.json_schema is not None:
         raise UsageError("--grammar and --json-schema are both given: choose one")
+    method = parse_method(settings.method)[0]
+    for name, owner in _OWNERS.items():
+        if configured.origins[name] in (FLAG, METHOD) and method != owner:
+            raise UsageError(f"{flag_of(name)} belongs to --method {owner}, not to {method}")
 
 
 def read_config_file(path: Path) -> dict[str, object]:

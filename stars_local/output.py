@@ -10,7 +10,6 @@ import json
 import math
 import platform
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 from stars_local.core.records import Attempt, ModelInfo, Result, RewardInfo, Segment
@@ -101,6 +100,8 @@ def to_line(found: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of what took part, by package; packages that are absent are left out."""
+    from importlib import metadata
+
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

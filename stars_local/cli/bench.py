@@ -36,7 +36,8 @@ def bench(
     from stars_local.bench.figures import machine, versions
     from stars_local.bench.groups import GROUPS, QUICK, Bench
     from stars_local.catalog.resolve import resolve
-    from stars_local.compose import cache_folder, reward_for_bench
+    from stars_local.compose import cache_folder, open_reward_model
+    from stars_local.settings import Settings
 
     wanted = list(only) if only else list(QUICK if quick else GROUPS)
     for name in wanted:
@@ -48,7 +49,7 @@ def bench(
     counted = runs if runs is not None else (_QUICK_RUNS if quick else _RUNS)
     run = Bench(
         path,
-        lambda: reward_for_bench(reward),
+        lambda: open_reward_model(Settings(reward=reward)),
         cache / "bench",
         cache / "speed",
         counted,

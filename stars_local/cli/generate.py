@@ -20,6 +20,7 @@ from stars_local.config import Configured
 from stars_local.core.errors import DataError, UsageError
 from stars_local.core.events import Event, Finished, Judged, Kept
 from stars_local.core.records import Finish, Result
+from stars_local.method_settings import recorded_params, spec_of
 from stars_local.output import attempt_object, to_line
 
 MAX_PROMPT_BYTES = 16 * 1024 * 1024
@@ -51,14 +52,15 @@ def generate(
         raise UsageError("--json and --events are both given: choose one")
     text = read_prompt(prompt, sys.stdin.buffer, from_terminal=sys.stdin.isatty())
     from stars_local import compose
+    from stars_local.cli.thresholds import thresholds_for
 
     settings = configured.settings
     seed = compose.random_seed() if settings.seed is None else settings.seed
-    with compose.open_models(settings, scores=compose.uses_rewards(settings)) as models:
-        thresholds = compose.find_thresholds(settings, models)
+    with compose.open_models(settings, scores=spec_of(settings).scores) as models:
+        thresholds = thresholds_for(settings, models)
         question = compose.user_prompt(text, settings)
         task = compose.make_task(question, settings, models, thresholds=thresholds, seed=seed)
-        params = compose.recorded_params(settings, thresholds)
+        params = recorded_params(settings, thresholds)
         driver = compose.open_driver(models)
 
         def describe(result: Result) -> Mapping[str, Any]:

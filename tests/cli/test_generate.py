@@ -17,7 +17,7 @@ from stars_local.cli.app import app
 from stars_local.cli.generate import MAX_PROMPT_BYTES, read_prompt
 from stars_local.cli.terminal import TextWriter, neutralise
 from stars_local.core.doubles import EnumerableModel, TableReward
-from stars_local.core.errors import UsageError
+from stars_local.core.errors import CalibrationError, UsageError
 from stars_local.core.ports import Order
 from stars_local.core.records import Proposal
 from stars_local.settings import Settings
@@ -31,6 +31,7 @@ class Language(EnumerableModel):
     """The enumerable double as `compose` hands it out."""
 
     unloaded = 0
+    chat_template = None
 
     def unload(self) -> None:
         """Count instead of freeing."""
@@ -203,7 +204,11 @@ def test_stop_strings_are_not_printed(model: Language) -> None:
         (("--config", "no-such.toml"), 2, "no-such.toml: cannot read the configuration"),
         (("--segment_size", "3"), 2, "No such option"),
         (("another",), 2, "unexpected extra argument"),
-        (("--schedule", "quantile"), 1, "stars-local calibrate"),
+        (("--method", "star"), 2, "did you mean 'stars'"),
+        (("--method", "stars:segment_size=4"), 2, "segment_size is given twice"),
+        (("--method", "stars:alfa=1"), 2, "no parameter 'alfa'"),
+        (("--method", "stars:alpha=2"), 2, "alpha"),
+        (("--n", "4"), 2, "--n belongs to --method best-of-n"),
     ],
 )
 def test_wrong_flags_are_one_line(
@@ -217,10 +222,31 @@ def test_wrong_flags_are_one_line(
     assert result.stdout == ""
 
 
-def test_without_a_calibration_the_remedy_is_named(model: Language) -> None:
-    result = runner.invoke(app, ["generate", "hi", "--alpha", "0.5", "--width", "1"])
-    assert result.exit_code == 1
-    assert "give --alpha, --beta and --reward-threshold" in result.stderr
+def test_without_a_calibration_one_is_measured_and_kept(
+    model: Language, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    args = ["generate", *SHORT, "hi", "--json"]
+    first, second = runner.invoke(app, args), runner.invoke(app, args)
+    assert "measuring one, once" in first.stderr
+    assert "95 %" in first.stderr
+    assert second.stderr == ""
+    found, again = json.loads(first.stdout), json.loads(second.stdout)
+    (file,) = (tmp_path / "stars-local" / "calibrations").iterdir()
+    kept = json.loads(file.read_text())
+    assert kept["quick"] is True
+    for name in ("alpha", "beta", "reward_threshold"):
+        assert found["params"][name] == kept[name]
+    assert found["params"]["thresholds"] == file.name
+    assert again["text"] == found["text"]
+    given = json.loads(runner.invoke(app, [*args, "--alpha", "0.125"]).stdout)["params"]
+    assert (given["alpha"], given["beta"]) == (0.125, kept["beta"])
+
+
+def test_a_library_user_without_a_calibration_is_told_the_remedy(model: Language) -> None:
+    models = compose.Models(model, TableReward({}))  # type: ignore[arg-type]
+    with pytest.raises(CalibrationError, match="give --alpha, --beta and --reward-threshold"):
+        compose.find_thresholds(Settings(segment_size=31), models)
 
 
 def test_a_prompt_longer_than_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +283,15 @@ def test_a_prompt_is_never_awaited_from_a_terminal() -> None:
         read_prompt(None, Terminal(), from_terminal=True)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="not valid UTF-8"):
         read_prompt("\udcff", Terminal(), from_terminal=True)  # type: ignore[arg-type]
+
+
+def test_parameters_behind_the_method_are_options(model: Language) -> None:
+    method = ["--method", "stars:max_attempts=1,relative=true"]
+    found = json.loads(run("hi", "--json", *method, "--force", "last").stdout)
+    assert found["method"] == "stars"
+    assert found["params"]["max_attempts"] == 1
+    assert found["params"]["relative"] is True
+    assert {segment["n_attempts"] for segment in found["segments"]} == {1}
 
 
 def test_print_config_needs_no_prompt_and_no_model(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""Thresholds for a command: given, calibrated, or calibrated now while the person watches."""
+
+from __future__ import annotations
+
+import sys
+
+from stars_local import compose
+from stars_local.method_settings import Thresholds
+from stars_local.reward.calibration import Calibration, CalibrationKey
+from stars_local.settings import Settings
+
+
+def thresholds_for(settings: Settings, models: compose.Models) -> Thresholds | None:
+    """What `compose.find_thresholds` finds; where a calibration is missing, a quick one.
+
+    It takes under a minute, shows its progress on stderr, prints its interval, and is kept.
+    """
+
+    def calibrate(key: CalibrationKey) -> Calibration:
+        from stars_local.calibrate import calibrate_quickly
+        from stars_local.cli.progress import stages
+        from stars_local.reward.calibrating import Plan
+
+        _say("no calibration of these models yet: measuring one, once")
+        # kept for later runs, so made with the defaults and not with this run's limits
+        plan = Plan(segment_size=settings.segment_size)
+        with stages() as on_progress:
+            found = calibrate_quickly(models.language, models.scoring, key, plan, on_progress)
+        low, high = found.predicted.attempts_ci95
+        _say(
+            f"reward_threshold {found.reward_threshold:.3g} for {found.predicted.attempts:.1f} "
+            f"attempts per segment (95 %: {low:.1f} to {high:.1f}, "
+            f"{found.predicted.n_prompts} prompts)"
+        )
+        return found
+
+    return compose.find_thresholds(settings, models, calibrate)
+
+
+def _say(line: str) -> None:
+    print(f"stars-local: {line}", file=sys.stderr)
