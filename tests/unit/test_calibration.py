@@ -13,15 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stars_local.core.doubles import TableReward
-from stars_local.core.errors import CalibrationError
-from stars_local.core.methods.probing import Position
-from stars_local.core.records import Prompt, Reward, Scores
-from stars_local.core.seeds import SeedSource
-from stars_local.core.thresholds import Threshold
-from stars_local.reward.attempts_law import AttemptsLaw, solve_threshold
-from stars_local.reward.calibrating import Calibrator, Plan
-from stars_local.reward.calibration import (
+from stars_local.calibration.calibrator import Calibrator, Plan
+from stars_local.calibration.law import AttemptsLaw, solve_threshold
+from stars_local.calibration.partial import partial_agreement
+from stars_local.calibration.records import (
     Calibration,
     CalibrationKey,
     Measured,
@@ -30,6 +25,12 @@ from stars_local.reward.calibration import (
     require_key,
     write_calibration,
 )
+from stars_local.core.doubles import TableReward
+from stars_local.core.errors import CalibrationError
+from stars_local.core.methods.probing import Position
+from stars_local.core.records import Prompt, Reward, Scores
+from stars_local.core.seeds import SeedSource
+from stars_local.core.thresholds import Threshold
 from tests.support.laws import letters_model
 
 
@@ -82,6 +83,16 @@ def test_variance_is_split_between_prompts_and_within_one() -> None:
     first = outline.by_position[0]
     assert first["between_variance"] == pytest.approx(0.25 / 12, abs=0.012)
     assert first["within_variance"] > 0
+
+
+def test_partial_rewards_predict_whole_ones_the_better_the_longer() -> None:
+    plan = Plan(2.0, segment_size=6, max_new_tokens=24)
+    calibrator = Calibrator(letters_model(), PromptReward({}), plan, quiet)
+    rows = partial_agreement(calibrator.plain_answers(prompts(80, "r"), 3), 6)
+    assert [row.n_tokens for row in rows] == [6, 12, 18]
+    assert all(0.0 < row.pearson < 1.0 and 0.5 < row.pair_agreement <= 1.0 for row in rows)
+    assert rows[-1].pearson > rows[0].pearson
+    assert rows[0].n_pairs <= 240
 
 
 def test_constant_rewards_cannot_be_calibrated() -> None:

@@ -71,8 +71,9 @@ def _pairs(results: Sequence[Result], k: int) -> tuple[float, int]:
     agreed, n_pairs = 0.0, 0
     for group in by_prompt.values():
         for a, b in combinations(group, 2):
-            order = np.sign(_reward(a, k) - _reward(b, k)) * np.sign(_reward(a, -1) - _reward(b, -1))
-            agreed += (float(order) + 1.0) / 2.0
+            partly = np.sign(_reward(a, k) - _reward(b, k))
+            wholly = np.sign(_reward(a, -1) - _reward(b, -1))
+            agreed += (float(partly * wholly) + 1.0) / 2.0
             n_pairs += 1
     return agreed, n_pairs
 

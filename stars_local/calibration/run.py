@@ -1,6 +1,6 @@
 """Calibrating a pair of open models: plans, prompts, and the folder the answer goes to.
 
-Between the measuring (`stars_local.reward.calibrating`), which knows ports only, and those who
+Between the measuring (`stars_local.calibration.calibrator`), which knows ports only, and those who
 want a calibration: the command `calibrate`, and `chat` and `generate` where none is at hand.
 """
 
@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
 
+from stars_local.calibration.calibrator import Calibrator, Plan, calibrate_pair
+from stars_local.calibration.records import Calibration, CalibrationKey, write_calibration
+from stars_local.calibration.store import user_folder
 from stars_local.core.ports import LanguageModel, RewardModel
 from stars_local.core.records import Prompt
 from stars_local.data import CALIBRATION, shipped_prompts
-from stars_local.reward.calibrating import Calibrator, Plan, calibrate_pair
-from stars_local.reward.calibration import Calibration, CalibrationKey, write_calibration
-from stars_local.reward.calibration_store import user_folder
 
 N_QUICK_PROMPTS = 24
 

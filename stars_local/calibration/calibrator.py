@@ -19,6 +19,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stars_local.calibration.law import AttemptsLaw, solve_threshold
+from stars_local.calibration.measured import (
+    bootstrap_law,
+    final_reward,
+    measured,
+    quantiles_by_segment,
+    variance_by_segment,
+)
+from stars_local.calibration.records import Calibration, CalibrationKey, Measured
 from stars_local.core.acceptance import TiltRule
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import CalibrationError
@@ -30,15 +39,6 @@ from stars_local.core.records import Prompt, Result, Sampling
 from stars_local.core.requests import Steps
 from stars_local.core.seeds import SeedSource
 from stars_local.core.thresholds import Threshold
-from stars_local.reward.attempts_law import AttemptsLaw, solve_threshold
-from stars_local.reward.calibration import Calibration, CalibrationKey, Measured
-from stars_local.reward.measured import (
-    bootstrap_law,
-    final_reward,
-    measured,
-    quantiles_by_segment,
-    variance_by_segment,
-)
 
 ALPHA = 0.8
 BETA_IN_SPREADS = 0.1
@@ -147,6 +147,17 @@ class Calibrator:
         )
         results = list(self._answers(prompts, lambda c: stars(c, params), "check", self.plan.width))
         return measured(results, self.plan.seed), results
+
+    def plain_answers(self, prompts: Sequence[Prompt], n: int) -> list[Result]:
+        """`n` plain answers to each prompt, rewards by segment; `prompt_id` ends in `#i`."""
+        params = StarsParams(
+            Threshold(-math.inf, self.plan.alpha, self.plan.max_new_tokens),
+            TiltRule(0.0),
+            Segmentation(self.plan.segment_size),
+            1,
+        )
+        copies = [replace(prompt, id=f"{prompt.id}#{i}") for prompt in prompts for i in range(n)]
+        return list(self._answers(copies, lambda c: stars(c, params), "plain answers", 1))
 
     def _solved(
         self,

@@ -82,7 +82,9 @@ class AttemptsLaw:
         gap = (self._means - taus)[:, None] + self._residuals[None, :]
         if beta == 0:
             return np.asarray((gap >= 0).mean(axis=1), dtype=np.float64)
-        return np.asarray(np.exp(np.minimum(gap, 0.0) / beta).mean(axis=1), dtype=np.float64)
+        with np.errstate(over="ignore"):  # a tiny beta is the hard rule: exp(-inf) is 0
+            shares = np.exp(np.minimum(gap, 0.0) / beta)
+        return np.asarray(shares.mean(axis=1), dtype=np.float64)
 
     def cost(self, threshold: Threshold, beta: float) -> Cost:
         """Mean attempts and forced share over the positions."""

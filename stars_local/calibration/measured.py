@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from stars_local.calibration.law import AttemptsLaw
+from stars_local.calibration.records import Measured
 from stars_local.core.errors import CalibrationError
 from stars_local.core.methods.probing import Position
 from stars_local.core.records import Outcome, Result
 from stars_local.core.thresholds import Threshold
-from stars_local.reward.attempts_law import AttemptsLaw
-from stars_local.reward.calibration import Measured
 
 
 def measured(results: Sequence[Result], seed: int) -> Measured:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from stars_local.calibration.records import CalibrationKey
 from stars_local.core.records import ModelInfo, RewardInfo
-from stars_local.reward.calibration import CalibrationKey
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "data" / "calibrations"
 

@@ -1,0 +1,1 @@
+"""Thresholds that mean something for one pair of models: solved, checked, kept, looked up."""

@@ -1,0 +1,124 @@
+"""`stars-local calibrate`: solve the threshold for a wanted cost, by measurement."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stars_local.cli.options import with_settings
+from stars_local.config import Configured
+from stars_local.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from stars_local.calibration.records import Calibration, Measured
+
+DEFAULT_ATTEMPTS = 3.0
+
+
+@with_settings
+def calibrate(
+    configured: Configured,
+    attempts: Annotated[
+        float | None, typer.Option(help="Wanted mean attempts per segment. Default: 3.")
+    ] = None,
+    quantile: Annotated[
+        float | None,
+        typer.Option(help="Instead: r* at this quantile of plain answers' rewards."),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines with `prompt` to solve on. Default: 256 shipped ones."),
+    ] = None,
+    check_prompts: Annotated[
+        Path | None, typer.Option(help="The same, to check on. Default: 256 other shipped ones.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Most prompts of each set.", min=2)] = 256,
+    draws: Annotated[int, typer.Option(help="Independent draws per segment.", min=2)] = 4,
+    rounds: Annotated[int, typer.Option(help="Rounds on STARS' own prefixes.", min=1)] = 2,
+    slots: Annotated[int, typer.Option(help="Prompts drawn in lockstep.", min=1, max=40)] = 8,
+    quick: Annotated[bool, typer.Option(help="Few prompts, no check: under a minute.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also measure how partial rewards predict whole ones, into this folder."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write. Default: in this machine's folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as JSON.")] = False,
+) -> None:
+    """Measure which reward threshold costs how many attempts, and keep the answer.
+
+    Plain answers give the spread of rewards and a first threshold; rounds on the method's own
+    prefixes correct it; a check on other prompts says whether it holds. chat and generate use
+    the file that this writes.
+    """
+    if attempts is not None and quantile is not None:
+        raise UsageError("--attempts and --quantile are both given: choose one aim")
+    if quantile is not None and not 0 < quantile < 1:
+        raise UsageError(f"--quantile is {quantile}: it lies between 0 and 1")
+    from dataclasses import replace
+
+    from stars_local import compose
+    from stars_local.calibration.records import write_calibration
+    from stars_local.calibration.run import N_QUICK_PROMPTS, quick_plan
+    from stars_local.calibration.run import calibrate as run
+    from stars_local.calibration.store import user_folder
+    from stars_local.cli.progress import stages
+    from stars_local.data import CALIBRATION, CHECK, read_prompts, shipped_prompts
+
+    settings = configured.settings
+    solve_on = shipped_prompts(CALIBRATION) if prompts is None else read_prompts(prompts)
+    check_on = shipped_prompts(CHECK) if check_prompts is None else read_prompts(check_prompts)
+    if quick:
+        solve_on, check_on = solve_on[:N_QUICK_PROMPTS], []
+    plan = replace(
+        compose.calibration_plan(configured),
+        attempts=None
+        if quantile is not None
+        else (DEFAULT_ATTEMPTS if attempts is None else attempts),
+        quantile=quantile,
+        n_draws=draws,
+        n_rounds=rounds,
+        n_slots=slots,
+    )
+    plan = quick_plan(plan) if quick else plan
+    n_prompts = slots * (draws + 2)
+    with compose.open_models(settings, n_sequences=n_prompts) as models, stages() as on_progress:
+        lm, rm = models.language, models.scoring
+        key = compose.calibration_key(settings, models)
+        found = run(lm, rm, key, plan, solve_on[:limit], check_on[:limit], on_progress, quick=quick)
+        path = user_folder() / key.file_name if out is None else out
+        write_calibration(found, path)
+        if report is not None:
+            from stars_local.cli.partial_report import write_partial_report
+
+            write_partial_report(lm, rm, plan, check_on[:limit] or solve_on, report, on_progress)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), allow_nan=False))
+    else:
+        _show(found, path)
+
+
+def _show(found: Calibration, path: Path) -> None:
+    typer.echo(f"reward_threshold {found.reward_threshold:.4g}  alpha {found.alpha:g}  ", nl=False)
+    typer.echo(f"beta {found.beta:.4g}  (spread of plain rewards {found.spread:.4g})")
+    typer.echo(f"wanted     {found.wanted}")
+    typer.echo(f"predicted  {_cost(found.predicted)}")
+    if found.checked is not None:
+        typer.echo(f"measured   {_cost(found.checked)}, other prompts")
+    typer.echo("segment  mean reward  sd between prompts  sd within one")
+    for row in found.by_position:
+        between, within = row["between_variance"] ** 0.5, row["within_variance"] ** 0.5
+        typer.echo(f"{row['segment']:7.0f}  {row['mean']:11.3f}  {between:18.3f}  {within:13.3f}")
+    typer.echo(f"written to {path}")
+
+
+def _cost(cost: Measured) -> str:
+    low, high = cost.attempts_ci95
+    return (
+        f"{cost.attempts:.2f} attempts per segment (95 %: {low:.2f} to {high:.2f}), "
+        f"{100 * cost.forced_share:.1f} % forced; {cost.n_prompts} prompts"
+    )
