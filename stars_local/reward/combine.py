@@ -105,9 +105,11 @@ class CombinedReward:
         self._models = dict(models)
         self._terms, self._gates = tuple(terms), tuple(gates)
         parts: dict[tuple[str | None, str], None] = {}
-        for part in (*self._terms, *self._gates):
-            self._check_axis(part.model, part.axis)
-            parts[part.model, part.axis] = None
+        for model, axis in [(term.model, term.axis) for term in terms] + [
+            (gate.model, gate.axis) for gate in gates
+        ]:
+            self._check_axis(model, axis)
+            parts[model, axis] = None
         names = [axis for _, axis in parts]
         self._keys = {
             (model, axis): axis

@@ -76,7 +76,6 @@ class ExportOptions:
     max_tokens: int | None = None
     cut: Cut = Cut.LEFT
     licence: str | None = None
-    opset: int = _OPSET
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,12 @@ def _build(
     whole = scratch / "fp32"
     whole.mkdir()
     columns = options.axes if options.axes is not None else source.axes
-    network = AxesOf(source.network, _n_outputs(source), columns).eval()
-    _to_onnx(network, source, whole / _MODEL, options.opset)
+    n_outputs = _n_outputs(source)
+    wrong = [c for _, plus, minus in columns for c in (*plus, *minus) if c >= n_outputs]
+    if wrong:
+        raise UsageError(f"--axes names column {wrong[0]}, the network has {n_outputs} from 0 on")
+    network = AxesOf(source.network, n_outputs, columns).eval()
+    _to_onnx(network, source, whole / _MODEL)
     names = [name for name, _, _ in columns]
     bare = _bare_manifest(source, options, names, whole)
     drift = _parity_with_torch(network, whole, bare, say)
@@ -202,7 +205,7 @@ def _finish(
     return Exported(manifest, drift, correlation, change, found.worst, reports)
 
 
-def _to_onnx(network: AxesOf, source: Source, path: Path, opset: int) -> None:
+def _to_onnx(network: AxesOf, source: Source, path: Path) -> None:
     """Trace to ONNX with free batch and length.
 
     The tracing exporter, because it needs no package beyond torch and keeps both axes free for
@@ -224,7 +227,7 @@ def _to_onnx(network: AxesOf, source: Source, path: Path, opset: int) -> None:
                 input_names=list(INPUTS),
                 output_names=[OUTPUT],
                 dynamic_axes={INPUTS[0]: free, INPUTS[1]: free, OUTPUT: {0: "batch"}},
-                opset_version=opset,
+                opset_version=_OPSET,
                 dynamo=False,
             )
     except Exception as error:  # whatever tracing foreign code makes it raise
@@ -266,8 +269,6 @@ def _bare_manifest(
     if end is None:
         end = "" if form is Form.PAIR else default_response_end(source.kind, style, source.eos)
     licence = options.licence if options.licence is not None else source.licence
-    if licence is None:
-        raise UsageError("the source does not say its licence: give --licence NAME")
     return Manifest(
         schema=SCHEMA,
         name=options.name,
@@ -300,7 +301,7 @@ def _bare_manifest(
         batch_invariant=False,
         golden_file=_GOLDEN,
         reference="none",
-        licence=licence,
+        licence="not stated" if licence is None else licence,
         training_card=None,
         accuracy=(),
     )
