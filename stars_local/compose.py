@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from stars_local.calibration import store
+from stars_local.calibration.records import Calibration, CalibrationKey, find_calibration
 from stars_local.config import Configured
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import CalibrationError, DataError, GrammarError, UsageError
@@ -30,13 +32,11 @@ from stars_local.core.thresholds import Schedule
 from stars_local.core.widths import AutoWidth, FixedWidth, WidthPolicy
 from stars_local.method_settings import Thresholds, method_params, name_of, spec_of
 from stars_local.output import result_object
-from stars_local.reward import calibration_store as store
-from stars_local.reward.calibration import Calibration, CalibrationKey, find_calibration
 from stars_local.settings import AUTO, Settings
 
 if TYPE_CHECKING:
+    from stars_local.calibration.calibrator import Plan
     from stars_local.llama.engine import LlamaModel
-    from stars_local.reward.calibrating import Plan
 
 WIDEST_AUTO = 32  # the widest batch that `--width auto` considers
 _MAX_GRAMMAR_BYTES = 1_000_000
@@ -219,7 +219,7 @@ def calibration_key(settings: Settings, models: Models) -> CalibrationKey:
 
 def calibration_plan(configured: Configured) -> Plan:
     """How a calibration is made: as the options say, where someone chose them."""
-    from stars_local.reward.calibrating import Plan
+    from stars_local.calibration.calibrator import Plan
 
     settings = configured.settings
     chosen = ("segment_size", "max_attempts", "max_new_tokens", "alpha", "seed")
@@ -266,7 +266,9 @@ def make_task(
 
 
 def width_policy(settings: Settings, models: Models) -> WidthPolicy:
-    """A fixed width, or the one that adapts to what steps cost here."""
+    """A fixed width, or the one that adapts to what steps cost here; 1 where nothing is scored."""
+    if not spec_of(settings).scores:
+        return FixedWidth(1)
     if settings.width != AUTO:
         return FixedWidth(int(settings.width))
     from stars_local.llama.speed import step_costs
