@@ -73,15 +73,17 @@ class LlamaModel:
         n_ctx: int = 0,
         n_threads: int = 0,
         n_gpu_layers: int = -1,
-        n_seq_max: int = 64,
+        n_seq_max: int = 0,
         strategy: str = "auto",
         unified: bool = True,
         loras: Mapping[str, float] | None = None,
     ) -> None:
-        if not 1 < n_seq_max <= MAX_SEQUENCES:
+        if n_seq_max != 0 and not 1 < n_seq_max <= MAX_SEQUENCES:
             raise ModelError(
                 f"n_seq_max is {n_seq_max}: a trunk and its branches need 2 to {MAX_SEQUENCES}"
             )
+        if n_ctx < 0:
+            raise ModelError(f"n_ctx is {n_ctx}: give a number of tokens, or 0 for the default")
         self._lock = threading.RLock()
         self._closed = False
         params = ContextParams(
@@ -101,6 +103,7 @@ class LlamaModel:
             raise
         self.strategy, self.strategy_reason = choice.strategy, choice.reason
         self._runtime = Runtime(self._native, self.strategy)
+        self._chat_template = self._native.chat_template
 
     # -- what it is --------------------------------------------------------------------------
 
@@ -196,12 +199,13 @@ class LlamaModel:
 
     # -- beyond the port ---------------------------------------------------------------------
 
+    @_guarded
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that `open` prefills for a prompt."""
         vocabulary = self._native.vocabulary
         pieces = render(
             prompt,
-            self._native.chat_template,
+            self._chat_template,
             bos=vocabulary.special_text(vocabulary.bos),
             eos=vocabulary.special_text(vocabulary.eos),
         )
@@ -235,6 +239,11 @@ class LlamaModel:
             while self._runtime.evict():
                 pass
             yield self._native.context
+
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own chat template (Jinja), None for a base model."""
+        return self._chat_template
 
     @property
     def n_threads(self) -> int:

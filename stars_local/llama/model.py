@@ -22,6 +22,8 @@ from stars_local.llama.tokens import Vocabulary
 
 MAX_SEQUENCES = 256  # llama.cpp's own limit
 _UBATCH = 512
+_N_SEQUENCES = 64
+_N_RECURRENT = 17  # a trunk and 16 branches: a state may take 75 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,14 @@ class ContextParams:
     """Size and shape of a context.
 
     n_ctx: positions a sequence may have, 0 for the trained context up to 4096. n_seq_max: how
-    many sequences (trunks and branches) may live at once, 1 to 256. n_threads: 0 for every
+    many sequences (trunks and branches) may live at once, 2 to 256; 0 for 64, or 17 where every
+    sequence reserves a recurrent state. n_threads: 0 for every
     usable core. n_gpu_layers: -1 for all. unified: one cache for all sequences; otherwise each
     has n_ctx cells of its own. loras: adapter files and their scales.
     """
 
     n_ctx: int = 0
-    n_seq_max: int = 64
+    n_seq_max: int = 0
     n_threads: int = 0
     n_gpu_layers: int = -1
     unified: bool = True
@@ -95,13 +98,16 @@ class NativeModel:
 
     def _open_context(self, params: ContextParams) -> None:
         lib = native()
+        n_seq_max = params.n_seq_max
+        if n_seq_max == 0:
+            n_seq_max = _N_RECURRENT if self.is_recurrent or self.is_hybrid else _N_SEQUENCES
         n_ctx = params.n_ctx if params.n_ctx > 0 else min(self.n_ctx_train, 4096)
         n_threads = params.n_threads if params.n_threads > 0 else _usable_cores()
         wanted = lib.llama_context_default_params()
-        wanted.n_ctx = n_ctx if params.unified else n_ctx * params.n_seq_max
+        wanted.n_ctx = n_ctx if params.unified else n_ctx * n_seq_max
         wanted.n_batch = wanted.n_ubatch = _UBATCH
-        wanted.n_seq_max = params.n_seq_max
-        wanted.n_outputs_max = params.n_seq_max  # one row a sequence, not one a prompt token
+        wanted.n_seq_max = n_seq_max
+        wanted.n_outputs_max = n_seq_max  # one row a sequence, not one a prompt token
         wanted.n_threads = wanted.n_threads_batch = n_threads
         wanted.kv_unified = params.unified
         # a window-sized cache never reclaims cells that live branches share
@@ -111,13 +117,13 @@ class NativeModel:
         if not self.context:
             self.context = None
             raise ModelError(
-                f"{self.path}: no context of {wanted.n_ctx} tokens and {params.n_seq_max} "
+                f"{self.path}: no context of {wanted.n_ctx} tokens and {n_seq_max} "
                 f"sequences ({last_words() or 'no reason given'}): lower --n-ctx or the width"
             )
         # llama.cpp rounds the cache up: what was asked for stays the limit of a sequence
         self.n_ctx = n_ctx
         self.n_cells: int = lib.llama_n_ctx(self.context)
-        self.n_seq_max = params.n_seq_max
+        self.n_seq_max = n_seq_max
         self.unified = params.unified
         self.n_batch = min(_UBATCH, int(lib.llama_n_batch(self.context)))
         self.n_threads = n_threads

@@ -72,7 +72,12 @@ def test_the_context_asked_for_is_the_context(model: LlamaModel) -> None:
         assert odd.info.n_ctx == 300
 
 
-@pytest.mark.parametrize("n", [0, 1, 257])
+def test_recurrent_models_reserve_fewer_states(model: LlamaModel) -> None:
+    with load("llama", n_seq_max=0) as attention, load("jamba", n_seq_max=0) as hybrid:
+        assert attention._native.n_seq_max > hybrid._native.n_seq_max > 16
+
+
+@pytest.mark.parametrize("n", [-1, 1, 257])
 def test_the_number_of_sequences_has_bounds(n: int) -> None:
     with pytest.raises(ModelError, match=f"n_seq_max is {n}"):
         LlamaModel(tiny_path("llama"), n_seq_max=n)
@@ -86,6 +91,10 @@ def test_an_unloaded_model_refuses_all_calls(model: LlamaModel) -> None:
         propose(model, trunk, 1)
     with pytest.raises(ModelError, match="was closed"):
         model.open(prompt(), PLAIN)
+    with pytest.raises(ModelError, match="was closed"):
+        model.encode(prompt())
+    assert model.info.name == "tiny-llama"
+    assert model.chat_template is not None
 
 
 def test_models_follow_one_another_in_one_process() -> None:
