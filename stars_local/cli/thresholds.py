@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from stars_local import compose
+from stars_local.calibration.records import Calibration, CalibrationKey
 from stars_local.method_settings import Thresholds
-from stars_local.reward.calibration import Calibration, CalibrationKey
 from stars_local.settings import Settings
 
 
@@ -17,9 +17,9 @@ def thresholds_for(settings: Settings, models: compose.Models) -> Thresholds | N
     """
 
     def calibrate(key: CalibrationKey) -> Calibration:
-        from stars_local.calibrate import calibrate_quickly
+        from stars_local.calibration.calibrator import Plan
+        from stars_local.calibration.run import calibrate_quickly
         from stars_local.cli.progress import stages
-        from stars_local.reward.calibrating import Plan
 
         _say("no calibration of these models yet: measuring one, once")
         # kept for later runs, so made with the defaults and not with this run's limits

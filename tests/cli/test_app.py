@@ -5,13 +5,15 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from stars_local.cli import lazy
 from stars_local.cli.app import app
-from stars_local.cli.lazy import LazyGroup, Target
+from stars_local.cli.lazy import LazyGroup, Target, load_command
 from stars_local.core.errors import ConfigError, ModelError, StarsError
 
 HEAVY = ("llama_cpp", "onnxruntime", "numpy", "torch", "matplotlib", "rich", "tokenizers")
@@ -24,7 +26,17 @@ def root_targets() -> dict[str, Target]:
     return {name: target for name, target in targets.items() if target.exists}
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in root_targets())])
+def command_lines() -> Iterator[tuple[str, ...]]:
+    """Every command and every command below one."""
+    yield ()
+    for name, target in root_targets().items():
+        yield (name,)
+        command = load_command(name, target)
+        if isinstance(command, TyperGroup):
+            yield from ((name, child) for child in command.commands)
+
+
+@pytest.mark.parametrize("command", list(command_lines()), ids=" ".join)
 def test_help_is_quick_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     code = (
         "import sys\n"
