@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from stars_local.calibration.calibrator import Plan
     from stars_local.llama.engine import LlamaModel
 
+MAX_SEQUENCES = 256  # of a llama.cpp context
 WIDEST_AUTO = 32  # the widest batch that `--width auto` considers
 _MAX_GRAMMAR_BYTES = 1_000_000
 
@@ -99,8 +100,7 @@ def open_language_model(settings: Settings, *, n_sequences: int | None = None) -
     from stars_local.llama.engine import LlamaModel
 
     if n_sequences is None:
-        # the trunk, the loser kept to be forced, and the attempts of a round
-        n_sequences = 2 + (WIDEST_AUTO if settings.width == AUTO else int(settings.width))
+        n_sequences = sequences_of_one_prompt(settings)
     return LlamaModel(
         resolve(settings.model),
         n_ctx=0 if settings.n_ctx is None else settings.n_ctx,
@@ -108,6 +108,13 @@ def open_language_model(settings: Settings, *, n_sequences: int | None = None) -
         n_gpu_layers=settings.gpu_layers,
         n_seq_max=n_sequences,
     )
+
+
+def sequences_of_one_prompt(settings: Settings) -> int:
+    """The trunk, the loser kept to be forced, and the attempts that may be alive together."""
+    widest = WIDEST_AUTO if settings.width == AUTO else int(settings.width)
+    together = [widest, *(n for n in (settings.n, settings.k) if n is not None)]
+    return min(MAX_SEQUENCES, 2 + max(together))
 
 
 def open_reward_model(settings: Settings) -> RewardModel:

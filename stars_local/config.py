@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import ConfigError, UsageError
-from stars_local.core.methods.registry import parse_method
+from stars_local.core.methods.registry import method_spec, parse_method
 from stars_local.settings import OPTIONS, Kind, Settings, read_value
 
 ENVIRONMENT_PREFIX = "STARS_LOCAL_"
 FLAG, METHOD, ENVIRONMENT, DEFAULT = "flag", "--method", "environment", "default"
 _OWNERS = {"n": "best-of-n", "k": "blockwise", "price": "stopping", "budget": "adaptive"}
+_SCORING = ("reward", "gate", "width", "max_attempts", "force", "provider")
+_THRESHOLD = ("alpha", "beta", "reward_threshold", "schedule")
 _MAX_FILE_BYTES = 1_000_000
 
 
@@ -98,6 +100,14 @@ def check_together(configured: Configured) -> None:
     for name, owner in _OWNERS.items():
         if configured.origins[name] in (FLAG, METHOD) and method != owner:
             raise UsageError(f"{flag_of(name)} belongs to --method {owner}, not to {method}")
+
+
+def idle_flags(configured: Configured) -> list[str]:
+    """The flags that a person gave and that the method does not look at."""
+    method = parse_method(configured.settings.method)[0]
+    spec = method_spec(method)
+    idle = (() if spec.scores else _SCORING) + (() if spec.needs_threshold else _THRESHOLD)
+    return [flag_of(name) for name in idle if configured.origins[name] == FLAG]
 
 
 def read_config_file(path: Path) -> dict[str, object]:

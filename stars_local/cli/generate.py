@@ -16,7 +16,7 @@ import typer
 from stars_local.cli.lazy import EXIT_INTERRUPTED
 from stars_local.cli.options import with_settings
 from stars_local.cli.terminal import TextWriter, interrupting
-from stars_local.config import Configured
+from stars_local.config import Configured, idle_flags
 from stars_local.core.errors import DataError, UsageError
 from stars_local.core.events import Event, Finished, Judged, Kept
 from stars_local.core.records import Finish, Result
@@ -54,6 +54,8 @@ def generate(
     from stars_local import compose
     from stars_local.cli.thresholds import thresholds_for
 
+    for flag in idle_flags(configured):
+        print(f"stars-local: {flag} has no effect on this method", file=sys.stderr)
     settings = configured.settings
     seed = compose.random_seed() if settings.seed is None else settings.seed
     with compose.open_models(settings, scores=spec_of(settings).scores) as models:

@@ -17,7 +17,8 @@ from tests.cli.test_generate import CALIBRATED, language
 from tests.support.tiny_gguf import write_tiny
 
 runner = CliRunner()
-VANILLA = ["generate", "--method", "vanilla", "--max-new-tokens", "4", "--n-ctx", "64"]
+LIMITS = ["--max-new-tokens", "4", "--n-ctx", "64", "--threads", "1"]
+VANILLA = ["generate", "--method", "vanilla", *LIMITS]
 
 
 @pytest.fixture(scope="module", name="tiny")

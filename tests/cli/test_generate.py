@@ -129,6 +129,15 @@ def test_vanilla_needs_no_reward_model(model: Language, monkeypatch: pytest.Monk
     assert {segment["reward"] for segment in found["segments"]} == {None}
 
 
+def test_flags_without_effect_are_said_so_on_stderr(model: Language) -> None:
+    quiet = runner.invoke(app, ["generate", *SHORT[:4], "--method", "vanilla", "--seed", "0", "x"])
+    loud = run("x", "--method", "vanilla")
+    assert (quiet.exit_code, quiet.stderr) == (0, "")
+    assert loud.stdout == quiet.stdout
+    named = {line.split()[1] for line in loud.stderr.splitlines()}
+    assert named == {"--width", "--alpha", "--beta", "--reward-threshold"}
+
+
 def test_a_threshold_of_minus_infinity_is_vanilla(model: Language) -> None:
     plain = runner.invoke(app, ["generate", *SHORT, "--method", "vanilla", "--json", "hi"])
     free = run("hi", "--json", "--reward-threshold", "-inf")

@@ -81,7 +81,12 @@ def test_steering_needs_rejections_and_raises_the_reward() -> None:
     free = found(QUESTION, "--reward-threshold", "-inf")
     assert strict["n_rejected_tokens"] > free["n_rejected_tokens"] == 0
     assert strict["segments"][0]["reward"] >= free["segments"][0]["reward"]
-    plain = found(QUESTION, "--method", "vanilla", "--width", "1")
+
+
+def test_vanilla_loads_no_reward_model() -> None:
+    limits = ["--seed", "0", "--threads", "1", "--max-new-tokens", "8"]
+    args = ["generate", "--method", "vanilla", "--json", *limits, QUESTION]
+    plain = json.loads(runner.invoke(app, args).stdout)
     assert plain["reward_model"] is None
     assert plain["n_decoded_tokens"] == plain["n_kept_tokens"]
 
