@@ -14,71 +14,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from stars_local.core.boundaries import held_back
 from stars_local.core.errors import OutOfCellsError, RewardValueError
-from stars_local.core.events import Event, Finished, Judged, Kept, Started
-from stars_local.core.methods.base import Context
-from stars_local.core.ports import LanguageModel, Opened, Order, RewardModel
+from stars_local.core.events import Event
+from stars_local.core.ports import LanguageModel, Order, RewardModel
 from stars_local.core.records import (
     End,
     Finish,
-    Outcome,
     Prompt,
     Proposal,
-    Result,
-    Sampling,
     Scores,
-    Segment,
 )
-from stars_local.core.requests import Commit, Halt, Propose, Reject, Request, Score, Steps
+from stars_local.core.requests import Commit, Halt, Propose, Reject, Request, Score
+from stars_local.core.task import Run, Task
+
+__all__ = ["Clock", "Driver", "Task"]
 
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One answer to draw: a prompt, a method bound to its parameters, and the limits.
-
-    method: called with the context, returns the generator. max_decoded_tokens counts sampled
-    tokens of all attempts; max_seconds is wall clock from the opening of the prompt; None is
-    no limit. keep: leave the prompt's cells cached for the next turn.
-    """
-
-    prompt: Prompt
-    method: Callable[[Context], Steps]
-    method_name: str
-    context: Context
-    sampling: Sampling = Sampling()
-    stop: tuple[str, ...] = ()
-    max_decoded_tokens: int | None = None
-    max_seconds: float | None = None
-    keep: bool = False
-
-
-@dataclass(slots=True)
-class _Run:
-    """A task under way."""
-
-    index: int
-    task: Task
-    opened: Opened
-    steps: Steps
-    started: float
-    pending: Propose | Score | None = None
-    finish: Finish | None = None
-    text: str = ""
-    n_printed: int = 0
-    segments: list[Segment] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-    n_decoded: int = 0
-    n_kept: int = 0
-    n_spare: int = 0
-    n_rm_calls: int = 0
-    n_rm_batches: int = 0
-    n_rm_tokens: int = 0
-    initial_reward: float | None = None
 
 
 class Driver:
@@ -119,7 +72,7 @@ class Driver:
         self._interrupted = False
         waiting = iter(enumerate(tasks))
         item = next(waiting, None)
-        runs: list[_Run] = []
+        runs: list[Run] = []
         try:
             while True:
                 while len(runs) < self._n_slots and item is not None:
@@ -128,7 +81,7 @@ class Driver:
                         break  # no room until an answer ends
                     runs.append(run)
                     item = next(waiting, None)
-                    yield run.index, self._started(run)
+                    yield run.index, run.started()
                     yield from self._advance(run, None)
                 if not runs:
                     return
@@ -137,7 +90,7 @@ class Driver:
                 runs[:] = [run for run in runs if run.finish is None]
                 for run in done:
                     self._lm.close(run.opened.trunk, keep=run.task.keep)
-                    yield run.index, self._finished(run)
+                    yield run.index, run.finished(self._clock())
         finally:
             for run in runs:
                 run.steps.close()
@@ -145,7 +98,7 @@ class Driver:
 
     # -- rounds ------------------------------------------------------------------------------
 
-    def _round(self, runs: Sequence[_Run]) -> Iterator[tuple[int, Event]]:
+    def _round(self, runs: Sequence[Run]) -> Iterator[tuple[int, Event]]:
         """Serve every pending score, or, where none is pending, every pending proposal."""
         scoring = [run for run in runs if isinstance(run.pending, Score)]
         if scoring:
@@ -153,7 +106,7 @@ class Driver:
             return
         yield from self._propose([run for run in runs if isinstance(run.pending, Propose)])
 
-    def _score(self, runs: Sequence[_Run]) -> Iterator[tuple[int, Event]]:
+    def _score(self, runs: Sequence[Run]) -> Iterator[tuple[int, Event]]:
         if self._rm is None:
             raise ValueError("this method scores responses: give the driver a reward model")
         texts = [_pending_score(run).texts for run in runs]
@@ -166,19 +119,14 @@ class Driver:
         for run, many in zip(runs, texts, strict=True):
             mine = scores.rewards[first : first + len(many)]
             first += len(many)
-            run.n_rm_calls += len(many)
-            # a shared run of the network counts for each answer that had a text in it
-            run.n_rm_batches += (
-                scores.n_batches if len(runs) == 1 else min(scores.n_batches, len(many))
-            )
-            run.n_rm_tokens += round(scores.n_tokens * len(many) / len(items))
+            run.count_scores(many, scores, len(items))
             if run.initial_reward is None and many == (run.task.context.prefill,):
                 run.initial_reward = mine[0].value
             yield from self._advance(run, mine)
 
-    def _propose(self, runs: Sequence[_Run]) -> Iterator[tuple[int, Event]]:
+    def _propose(self, runs: Sequence[Run]) -> Iterator[tuple[int, Event]]:
         orders: list[Order] = []
-        served: list[_Run] = []
+        served: list[Run] = []
         for run in runs:
             reason = self._exhausted(run)
             if reason is not None:
@@ -197,7 +145,7 @@ class Driver:
             else:
                 yield from self._advance(run, proposals)
 
-    def _order(self, run: _Run) -> Order:
+    def _order(self, run: Run) -> Order:
         """What is asked of the language model, trimmed to the budget of decoded tokens."""
         request = _pending_propose(run)
         draws, boundary = request.draws, request.boundary
@@ -209,14 +157,14 @@ class Driver:
 
     # -- limits ------------------------------------------------------------------------------
 
-    def _stopped(self, run: _Run) -> bool:
+    def _stopped(self, run: Run) -> bool:
         return self._interrupted or self._overdue(run)
 
-    def _overdue(self, run: _Run) -> bool:
+    def _overdue(self, run: Run) -> bool:
         limit = run.task.max_seconds
-        return limit is not None and self._clock() - run.started >= limit
+        return limit is not None and self._clock() - run.started_at >= limit
 
-    def _exhausted(self, run: _Run) -> Finish | None:
+    def _exhausted(self, run: Run) -> Finish | None:
         if self._interrupted:
             return Finish.INTERRUPTED
         if self._overdue(run):
@@ -226,7 +174,7 @@ class Driver:
 
     # -- one run -----------------------------------------------------------------------------
 
-    def _open(self, index: int, task: Task, *, may_wait: bool) -> _Run | None:
+    def _open(self, index: int, task: Task, *, may_wait: bool) -> Run | None:
         """Open a task; None where there is no room for it before another answer ends."""
         started = self._clock()
         try:
@@ -236,19 +184,10 @@ class Driver:
                 return None
             raise
         steps = task.method(replace(task.context, prefill=task.prompt.prefill))
-        return _Run(index, task, opened, steps, started, text=task.prompt.prefill)
-
-    def _started(self, run: _Run) -> Started:
-        return Started(
-            run.task.prompt.id,
-            run.task.method_name,
-            run.opened.n_prompt_tokens,
-            run.opened.n_reused_tokens,
-            run.task.prompt.prefill,
-        )
+        return Run(index, task, opened, steps, started, text=task.prompt.prefill)
 
     def _halt(
-        self, run: _Run, reason: Finish, partial: tuple[Proposal, ...]
+        self, run: Run, reason: Finish, partial: tuple[Proposal, ...]
     ) -> Iterator[tuple[int, Event]]:
         """Tell the method that it must end, and take what it still commits."""
         try:
@@ -260,7 +199,7 @@ class Driver:
         run.steps.close()
         run.finish = reason
 
-    def _advance(self, run: _Run, reply: object) -> Iterator[tuple[int, Event]]:
+    def _advance(self, run: Run, reply: object) -> Iterator[tuple[int, Event]]:
         """Resume a method with a reply and serve it until it waits for a model or ends."""
         run.pending = None
         try:
@@ -270,7 +209,7 @@ class Driver:
             return
         yield from self._serve(run, request)
 
-    def _serve(self, run: _Run, request: Request) -> Iterator[tuple[int, Event]]:
+    def _serve(self, run: Run, request: Request) -> Iterator[tuple[int, Event]]:
         trunk = run.opened.trunk
         while True:
             if isinstance(request, Propose | Score):
@@ -281,60 +220,21 @@ class Driver:
             elif isinstance(request, Reject):
                 self._lm.reject(trunk, request.proposals)
             else:
-                yield run.index, self._recorded(run, request)
+                yield run.index, run.record(request)
             try:
                 request = run.steps.send(None)
             except StopIteration as stop:
                 run.finish = stop.value
                 return
 
-    def _recorded(self, run: _Run, event: Event) -> Event:
-        """Enter an event into the ledger; a Kept one learns what is final to print."""
-        if isinstance(event, Judged) and event.attempt.outcome is Outcome.SPARE:
-            run.n_spare += event.attempt.n_tokens
-        if not isinstance(event, Kept):
-            return event
-        run.segments.append(event.segment)
-        run.token_ids.extend(event.token_ids)
-        run.n_kept += event.segment.n_tokens
-        run.text = run.text[: len(run.text) - event.n_backtrack] + event.segment.text
-        final = len(run.text) - held_back(run.text, run.task.stop)
-        printable = run.text[run.n_printed : final]
-        run.n_printed = max(run.n_printed, final)
-        return replace(event, printable=printable)
 
-    def _finished(self, run: _Run) -> Finished:
-        if run.finish is None:
-            raise ValueError("a run that has not ended has no result")
-        result = Result(
-            prompt_id=run.task.prompt.id,
-            method=run.task.method_name,
-            text=run.text,
-            finish_reason=run.finish,
-            segments=tuple(run.segments),
-            token_ids=tuple(run.token_ids),
-            n_prompt_tokens=run.opened.n_prompt_tokens,
-            n_reused_tokens=run.opened.n_reused_tokens,
-            n_kept_tokens=run.n_kept,
-            n_rejected_tokens=run.n_decoded - run.n_kept - run.n_spare,
-            n_spare_tokens=run.n_spare,
-            n_rm_calls=run.n_rm_calls,
-            n_rm_batches=run.n_rm_batches,
-            n_rm_tokens=run.n_rm_tokens,
-            elapsed_s=self._clock() - run.started,
-            seed=run.task.context.seeds.seed,
-            initial_reward=run.initial_reward,
-        )
-        return Finished(result, run.text[run.n_printed :])
-
-
-def _pending_score(run: _Run) -> Score:
+def _pending_score(run: Run) -> Score:
     if not isinstance(run.pending, Score):
         raise TypeError(f"expected a pending score, found {run.pending!r}")
     return run.pending
 
 
-def _pending_propose(run: _Run) -> Propose:
+def _pending_propose(run: Run) -> Propose:
     if not isinstance(run.pending, Propose):
         raise TypeError(f"expected a pending proposal, found {run.pending!r}")
     return run.pending
