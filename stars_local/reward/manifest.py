@@ -234,6 +234,7 @@ def _check(manifest: Manifest, where: str) -> None:
         need(axis.output >= 0, at + "output", f"at least 0, found {axis.output}")
         need(axis.sign in {1, -1}, at + "sign", f"1 or -1, found {axis.sign}")
         need(axis.spread > 0, at + "spread", f"above 0, found {axis.spread}")
+    need(manifest.max_tokens > 3, "max_tokens", f"above 3, found {manifest.max_tokens}")
     template, limit = manifest.template, manifest.max_prompt_tokens
     if template.form is Form.PAIR:
         both = template.cls_id is not None and template.sep_id is not None
@@ -249,12 +250,11 @@ def _check(manifest: Manifest, where: str) -> None:
         "template.chat_template_file",
         "a file where the style is 'tokenizer', null elsewhere",
     )
-    need(manifest.max_tokens > 3, "max_tokens", f"above 3, found {manifest.max_tokens}")
     need(manifest.pad_id >= 0, "pad_id", f"at least 0, found {manifest.pad_id}")
 
 
 def _nearest(name: str, names: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, [str(each) for each in names], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
