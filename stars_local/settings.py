@@ -30,7 +30,7 @@ class Kind(StrEnum):
     NUMBER = "a number"
     TEXT = "text"
     LIST = "text that is not empty, as often as wanted"
-    WIDTH = "a whole number or 'auto'"
+    WIDTH = "'auto' or a whole number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class Option:
             return "one of " + ", ".join(self.choices)
         words = str(self.kind)
         if self.low is not None:
-            words += f" {'above' if self.above else 'of at least'} {self.low:.15g}"
+            words += f" {'above' if self.above else 'of at least'} {self.low}"
         if self.high is not None:
-            words += f" and at most {self.high:.15g}"
+            words += f" and at most {self.high}"
         return words
 
 
