@@ -13,6 +13,7 @@ A specification is ``AXIS=PATH[,key=value...]``:
 | prompts | a CSV of index, text that the file's prompts are indices into |
 | better | the label of the better rows of a labelled file |
 | where | COLUMN:VALUE: only these rows |
+| unique | yes: a pair that stands in the file again is used once |
 | max_rows | at most so many pairs, drawn at random |
 | max_response_tokens | responses keep so many first tokens |
 """
@@ -30,7 +31,16 @@ from stars_local.core.errors import DataError, UsageError
 from stars_local.reward.leaks import drop_leaks, normalise, texts_of_files
 from stars_local.reward.pairs import Pair, read_pairs
 
-_KEYS = ("licence", "name", "prompts", "better", "where", "max_rows", "max_response_tokens")
+_KEYS = (
+    "licence",
+    "name",
+    "prompts",
+    "better",
+    "where",
+    "unique",
+    "max_rows",
+    "max_response_tokens",
+)
 _NON_COMMERCIAL = ("-NC", "NON-COMMERCIAL", "NONCOMMERCIAL", "RESEARCH")
 
 
@@ -45,6 +55,7 @@ class SourceSpec:
     prompts: Path | None = None
     better: str | None = None
     where: tuple[str, str] | None = None
+    unique: bool = False
     max_rows: int | None = None
     max_response_tokens: int | None = None
 
@@ -73,6 +84,8 @@ class SourceSpec:
         column, colon, wanted = values.get("where", "").partition(":")
         if "where" in values and not colon:
             raise UsageError(f"--data {text!r}: where needs COLUMN:VALUE")
+        if values.get("unique", "no") not in {"yes", "no"}:
+            raise UsageError(f"--data {text!r}: unique must be yes or no")
         file = Path(path)
         return cls(
             axis=axis,
@@ -82,6 +95,7 @@ class SourceSpec:
             prompts=Path(values["prompts"]) if "prompts" in values else None,
             better=values.get("better"),
             where=(column, wanted) if colon else None,
+            unique=values.get("unique") == "yes",
             max_rows=_count(text, values, "max_rows"),
             max_response_tokens=_count(text, values, "max_response_tokens"),
         )
@@ -142,7 +156,8 @@ def load_sources(
             )
         )
         told_apart = [pair for pair in read if pair.chosen.strip() != pair.rejected.strip()]
-        kept, dropped = drop_leaks(told_apart, tested)
+        different = _first_of_each(told_apart) if spec.unique else told_apart
+        kept, dropped = drop_leaks(different, tested)
         n_clean = len(kept)
         if spec.max_rows is not None and n_clean > spec.max_rows:
             kept = random.Random(f"{seed}:{spec.name}").sample(kept, spec.max_rows)
@@ -162,12 +177,20 @@ def load_sources(
                 "labelled_rows_in_test_files_dropped": len(excluded),
                 "pairs_read": len(read),
                 "pairs_equal_dropped": len(read) - len(told_apart),
+                "pairs_repeated_dropped": len(told_apart) - len(different),
                 "pairs_in_test_files_dropped": sum(dropped.values()),
                 "pairs_left_out_by_max_rows": n_clean - len(kept),
                 "pairs_used": len(kept),
             }
         )
     return data
+
+
+def _first_of_each(pairs: Sequence[Pair]) -> list[Pair]:
+    found: dict[tuple[object, ...], Pair] = {}
+    for pair in pairs:
+        found.setdefault((pair.prompt, pair.chosen, pair.rejected), pair)
+    return list(found.values())
 
 
 def sha256_of(path: Path) -> str:

@@ -136,6 +136,17 @@ def test_a_source_with_nothing_left_and_doubled_names_are_refused(tmp_path: Path
         load_sources([spec, spec], [], seed=0)
 
 
+def test_unique_uses_a_repeated_pair_once(tmp_path: Path) -> None:
+    row = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    rows = [row, row, row | {"prompt": "p"}, row]
+    path = write(tmp_path / "x", "".join(json.dumps(one) + "\n" for one in rows))
+    for option, used in (("", 4), (",unique=no", 4), (",unique=yes", 2)):
+        data = load_sources([SourceSpec.parse(f"a={path},licence=MIT{option}")], [], seed=0)
+        [source] = data.sources
+        assert len(data.pairs) == source["pairs_used"] == used
+        assert source["pairs_repeated_dropped"] == 4 - used
+
+
 def test_max_rows_draws_by_the_seed(tmp_path: Path) -> None:
     texts = write(tmp_path / "films", "".join(f"{i % 2} text {i}\n" for i in range(40)))
     spec = SourceSpec.parse(f"sentiment={texts},licence=MIT,max_rows=5")
@@ -151,6 +162,7 @@ def test_max_rows_draws_by_the_seed(tmp_path: Path) -> None:
         ("a=p", "add licence=NAME"),
         ("a=p,licence=MIT,colour=red", "'colour=red' is not one of"),
         ("a=p,licence=MIT,max_rows=0", "max_rows must be a whole number"),
+        ("a=p,licence=MIT,unique=maybe", "unique must be yes or no"),
         ("a=p,licence=MIT,where=source", "where needs COLUMN:VALUE"),
     ],
 )
