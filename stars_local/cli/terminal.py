@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
 
-# C0 controls but newline and tab become their pictures, DEL and C1 an escape in ASCII
+# C0 controls but newline and tab become their pictures, DEL too; C1 controls, and those that
+# make a terminal write backwards, become an escape in ASCII
 _NEUTRAL = {
     **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
     0x7F: "\u2421",
     **{code: f"\\x{code:02x}" for code in range(0x80, 0xA0)},
+    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
 }
 
 

@@ -1,0 +1,148 @@
+"""One conversation under way: from a question to events, each recorded before it is shown.
+
+    talk = Talk(session, model, reward_model)
+    for event in talk.ask("How are you?", make_task, seed=1):
+        ...
+
+Where the context is full the oldest turns leave it, and a `TurnsLeft` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+from stars_local.chat.conversation import Conversation
+from stars_local.chat.noting import Noting
+from stars_local.chat.records import Answered, Asked, Held, SegmentKept, Trimmed
+from stars_local.chat.session import Session
+from stars_local.core.driver import Driver, Task
+from stars_local.core.errors import PromptTooLongError
+from stars_local.core.events import Event, Finished, Judged, Kept, Started
+from stars_local.core.ports import LanguageModel, RewardModel
+from stars_local.core.records import Attempt, Prompt, Result
+
+# The name of every chat's prompts in their seeds: the same --seed, the same conversation.
+PROMPT_ID = "chat"
+
+MakeTask = Callable[[Prompt, int], Task]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnsLeft:
+    """The context was full: this many of the oldest turns left it."""
+
+    n_turns: int
+
+
+class Talk:
+    """A session held with a language model and a reward model.
+
+    The session records which model it is held with before the first question to it.
+    """
+
+    def __init__(
+        self, session: Session, language_model: LanguageModel, reward_model: RewardModel | None
+    ) -> None:
+        self.session = session
+        self._model = Noting(language_model)
+        self._reward_model = reward_model
+        self._driver = Driver(self._model, reward_model)
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was said so far."""
+        return self.session.conversation
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the conversation was held with another model file so far."""
+        held = self.conversation.held
+        return held is not None and held.sha256 != self._model.info.sha256
+
+    def interrupt(self) -> None:
+        """End the answer under way, keeping what was accepted; callable from anywhere."""
+        self._driver.interrupt()
+
+    def ask(
+        self, question: str, make_task: MakeTask, *, seed: int, least_room: int = 1
+    ) -> Iterator[Event | TurnsLeft]:
+        """Answer a question; yields the driver's events, those of a `Kept` segment only after
+        the session holds it.
+
+        make_task: called with the prompt and the number of the question. least_room: tokens
+        that an answer must have room for, or else old turns leave. Raises what the models
+        raise; PromptTooLongError if the question alone is too long, and then nothing of it is
+        recorded.
+        """
+        self._hold()
+        draw = self.conversation.n_asked
+        n_left = 0
+        while True:
+            messages = self.conversation.messages(question, self._model.info.sha256)
+            events = self._driver.stream(make_task(Prompt(PROMPT_ID, messages), draw))
+            started = self._opened(events, least_room)
+            if started is not None:
+                break
+            self.session.append(Trimmed(1))
+            n_left += 1
+        if n_left > 0:
+            yield TurnsLeft(n_left)
+        self.session.append(Asked(question, seed, draw))
+        yield started
+        yield from self._answer(events)
+
+    def _hold(self) -> None:
+        reward = None if self._reward_model is None else self._reward_model.info.name
+        now = Held(self._model.info.name, self._model.info.sha256, reward)
+        if self.conversation.held != now:
+            self.session.append(now)
+
+    def _opened(self, events: Iterator[Event], least_room: int) -> Event | None:
+        """The first event, or None if a turn should leave the context first."""
+        may_trim = self.conversation.n_trimmable > 0
+        try:
+            first = next(events)
+        except PromptTooLongError:
+            if not may_trim:
+                raise
+            return None
+        if not isinstance(first, Started) or not may_trim:
+            return first
+        if self._model.info.n_ctx - first.n_prompt_tokens >= least_room:
+            return first
+        if isinstance(events, Generator):
+            events.close()
+        return None
+
+    def _answer(self, events: Iterator[Event]) -> Iterator[Event]:
+        attempts: list[Attempt] = []
+        for event in events:
+            if isinstance(event, Judged):
+                attempts.append(event.attempt)
+            elif isinstance(event, Kept):
+                kept = SegmentKept(
+                    event.segment, event.token_ids, event.n_backtrack, tuple(attempts)
+                )
+                attempts = []
+                self.session.append(kept)
+            elif isinstance(event, Finished):
+                self.session.append(_answered(event.result, self._model.token_ids, attempts))
+            yield event
+
+
+def _answered(
+    result: Result, token_ids: tuple[int, ...] | None, attempts: list[Attempt]
+) -> Answered:
+    return Answered(
+        result.method,
+        result.finish_reason,
+        result.n_prompt_tokens,
+        result.n_reused_tokens,
+        result.n_kept_tokens,
+        result.n_rejected_tokens,
+        result.n_spare_tokens,
+        result.elapsed_s,
+        token_ids,
+        tuple(attempts),
+    )

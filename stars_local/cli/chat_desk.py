@@ -1,0 +1,110 @@
+"""The models that a chat has open and the settings in force, which `/set` changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from stars_local import compose
+from stars_local.config import DEFAULT, Configured, check_together, flag_of
+from stars_local.core.driver import Task
+from stars_local.core.errors import UsageError
+from stars_local.core.methods.registry import check, parse_method
+from stars_local.core.records import Prompt
+from stars_local.method_settings import Thresholds, method_params, spec_of
+from stars_local.settings import OPTIONS, Settings, read_value
+
+CHAT = "/set"
+_FIXED_PANELS = ("Models", "Machine")
+_LEAST_ROOM_SHARE = 4  # an answer has room for its length, or for this part of the context
+
+FindThresholds = Callable[[Settings, compose.Models], Thresholds | None]
+
+
+@dataclass(slots=True)
+class Desk:
+    """What answers are drawn with. extra_stops: end the answers of models without a template."""
+
+    configured: Configured
+    models: compose.Models
+    thresholds: Thresholds | None
+    seed: int
+    find_thresholds: FindThresholds
+    extra_stops: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.configured.settings
+
+    @property
+    def least_room(self) -> int:
+        """Tokens that an answer must have room for before old turns leave the context."""
+        n_ctx = self.models.language.info.n_ctx
+        return max(1, min(self.settings.max_new_tokens, n_ctx // _LEAST_ROOM_SHARE))
+
+    def make_task(self, prompt: Prompt, draw: int) -> Task:
+        """The task of one answer; its cells stay for the next turn."""
+        settings = dataclasses.replace(self.settings, stop=self.settings.stop + self.extra_stops)
+        return compose.make_task(
+            prompt,
+            settings,
+            self.models,
+            thresholds=self.thresholds,
+            seed=self.seed,
+            turn=draw,
+            keep=True,
+        )
+
+    def change(self, name: str, text: str) -> str:
+        """Change one option; returns a line that says so. `default` as a value takes it back.
+
+        Raises UsageError for what is wrong or cannot change while the models are open, and
+        whatever finding new thresholds raises; nothing changes then.
+        """
+        if name not in OPTIONS:
+            near = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.0)
+            raise UsageError(f"/set {name}: no such parameter: the nearest is {near[0]}")
+        if name == "system":
+            raise UsageError("/set system: use /system TEXT")
+        if OPTIONS[name].panel in _FIXED_PANELS:
+            raise UsageError(
+                f"/set {name}: fixed while the models are open: start again with {flag_of(name)}"
+            )
+        default = getattr(Settings(), name)
+        value = default if text == "default" else read_value(name, text, f"/set {name}")
+        before = getattr(self.settings, name)
+        changes = {name: value, **(_own_parameters(value) if name == "method" else {})}
+        changed = dataclasses.replace(self.settings, **changes)
+        origin = DEFAULT if text == "default" else CHAT
+        origins = {**self.configured.origins, **dict.fromkeys(changes, origin)}
+        configured = Configured(changed, origins)
+        check_together(configured)
+        models = self.models
+        if spec_of(changed).scores and models.reward is None:
+            reward = compose.open_reward_model(changed)
+            models = dataclasses.replace(
+                models, reward=reward, score_chunk=compose.score_chunk(reward)
+            )
+        thresholds = self.find_thresholds(changed, models)
+        check(method_params(changed, thresholds))
+        compose.sampling(changed)
+        self.configured, self.models, self.thresholds = configured, models, thresholds
+        if name == "seed" and value is not None:
+            self.seed = value
+        return f"{name} is {_shown(name, value)} (was {_shown(name, before)})"
+
+
+def _own_parameters(method: str) -> dict[str, Any]:
+    """The parameters that a method carries behind its colon, as far as they are options."""
+    own = parse_method(method)[1]
+    return {
+        key: read_value(key, text, f"/set {key}") for key, text in own.items() if key in OPTIONS
+    }
+
+
+def _shown(name: str, value: object) -> str:
+    return OPTIONS[name].unset if value is None else f"{value}"
