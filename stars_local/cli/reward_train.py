@@ -19,7 +19,8 @@ def reward_train(
         typer.Option(
             "--data",
             help="AXIS=PATH,licence=NAME[,name=..][,prompts=CSV][,better=LABEL]"
-            "[,where=COLUMN:VALUE][,unique=yes][,max_rows=N][,max_response_tokens=N]; repeat for more.",
+            "[,where=COLUMN:VALUE][,unique=yes][,max_rows=N][,max_response_tokens=N]; "
+            "repeat for more.",
             show_default=False,
         ),
     ],
