@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from stars_local.calibration.calibrator import Plan
     from stars_local.llama.engine import LlamaModel
 
+MAX_SEQUENCES = 256  # of a llama.cpp context
 WIDEST_AUTO = 32  # the widest batch that `--width auto` considers
 _MAX_GRAMMAR_BYTES = 1_000_000
 
@@ -110,8 +111,10 @@ def open_language_model(settings: Settings, *, n_sequences: int | None = None) -
 
 
 def sequences_of_one_prompt(settings: Settings) -> int:
-    """The trunk, the loser kept to be forced, and the attempts of a round."""
-    return 2 + (WIDEST_AUTO if settings.width == AUTO else int(settings.width))
+    """The trunk, the loser kept to be forced, and the attempts that may be alive together."""
+    widest = WIDEST_AUTO if settings.width == AUTO else int(settings.width)
+    together = [widest, *(n for n in (settings.n, settings.k) if n is not None)]
+    return min(MAX_SEQUENCES, 2 + max(together))
 
 
 def open_reward_model(settings: Settings) -> RewardModel:

@@ -24,6 +24,7 @@ from stars_local.settings import OPTIONS, Kind, Settings, read_value
 
 ENVIRONMENT_PREFIX = "STARS_LOCAL_"
 FLAG, METHOD, ENVIRONMENT, DEFAULT = "flag", "--method", "environment", "default"
+_OWNERS = {"n": "best-of-n", "k": "blockwise", "price": "stopping", "budget": "adaptive"}
 _SCORING = ("reward", "gate", "width", "max_attempts", "force", "provider")
 _THRESHOLD = ("alpha", "beta", "reward_threshold", "schedule")
 _MAX_FILE_BYTES = 1_000_000
@@ -95,6 +96,10 @@ def check_together(configured: Configured) -> None:
     settings = configured.settings
     if settings.grammar is not None and settings.json_schema is not None:
         raise UsageError("--grammar and --json-schema are both given: choose one")
+    method = parse_method(settings.method)[0]
+    for name, owner in _OWNERS.items():
+        if configured.origins[name] in (FLAG, METHOD) and method != owner:
+            raise UsageError(f"{flag_of(name)} belongs to --method {owner}, not to {method}")
 
 
 def idle_flags(configured: Configured) -> list[str]:

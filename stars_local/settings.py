@@ -121,7 +121,26 @@ class Settings:
     force: str = _choice(
         Force.BEST, _METHOD, "Which attempt is taken where none was accepted.", Force
     )
-    boundary: str = _choice(BoundaryKind.FIXED, _METHOD, "Where segments end.", BoundaryKind)
+    boundary: str | None = _option(
+        None, _STR, _METHOD, "Where segments end.", "|".join(BoundaryKind),
+        choices=tuple(map(str, BoundaryKind)),
+        unset="the method's own: entropy for cards, else fixed",
+    )  # fmt: skip
+    n: int | None = _option(
+        None, _INT, _METHOD, "Answers drawn by best-of-n.", "N", low=1, unset="the method's own"
+    )
+    k: int | None = _option(
+        None, _INT, _METHOD, "Candidates per segment of blockwise.", "N", low=1,
+        unset="the method's own",
+    )  # fmt: skip
+    price: float | None = _option(
+        None, _NUM, _METHOD, "Price of a token, in units of the reward, for stopping.", "REWARD",
+        low=0, unset="the method's own",
+    )  # fmt: skip
+    budget: float | None = _option(
+        None, _NUM, _METHOD, "Decoded tokens per kept token wanted of adaptive.", "RATIO", low=1,
+        unset="the method's own",
+    )  # fmt: skip
     width: int | str = _option(
         AUTO, Kind.WIDTH, _METHOD, "Attempts drawn in one batch.", "N|auto", low=1, high=MAX_WIDTH
     )

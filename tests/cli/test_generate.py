@@ -217,6 +217,7 @@ def test_stop_strings_are_not_printed(model: Language) -> None:
         (("--method", "stars:segment_size=4"), 2, "segment_size is given twice"),
         (("--method", "stars:alfa=1"), 2, "no parameter 'alfa'"),
         (("--method", "stars:alpha=2"), 2, "alpha"),
+        (("--n", "4"), 2, "--n belongs to --method best-of-n"),
     ],
 )
 def test_wrong_flags_are_one_line(

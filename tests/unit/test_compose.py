@@ -105,8 +105,9 @@ def test_rounds_are_scored_whole_only_where_that_gains_and_is_lawful() -> None:
 
 def test_sequences_cover_all_attempts_alive_together() -> None:
     assert compose.sequences_of_one_prompt(Settings(width=1)) == 3
+    assert compose.sequences_of_one_prompt(Settings(width=2, n=10)) == 12
     assert compose.sequences_of_one_prompt(Settings(width=MAX_WIDTH)) == 256
-    assert compose.sequences_of_one_prompt(Settings()) == compose.WIDEST_AUTO + 2
+    assert compose.sequences_of_one_prompt(Settings(n=10_000)) == 256
 
 
 @pytest.fixture(name="model", scope="module")
