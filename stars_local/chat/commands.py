@@ -6,6 +6,7 @@ A line that begins with two slashes is a question that begins with one.
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ def parse(line: str) -> Command | str:
 
 def parse_set(argument: str) -> tuple[str, str]:
     """Name and value of `/set NAME VALUE`; `NAME=VALUE` and flags read the same."""
-    name, _, value = argument.replace("=", " ", 1).partition(" ")
+    name, _, value = re.sub(r"[=\s]+", " ", argument, count=1).partition(" ")
     name, value = name.removeprefix("--").replace("-", "_"), value.strip()
     if not value:
         raise UsageError("/set needs NAME VALUE, for example /set temperature 0.8")
