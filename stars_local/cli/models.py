@@ -1,112 +1,165 @@
-"""`stars-local models`: what is here, what is known, and how to fetch it."""
+"""`stars-local models`: what is here, what is known, and whether it is what it was."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stars_local.cli.models_fetch import import_command, pull_command
+from stars_local.cli.models_info import info_command
+from stars_local.cli.models_shared import AsJson, ModelsDir, mebibytes
 from stars_local.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from stars_local.catalog.listing import Entry
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def models() -> None:
-    """List, fetch and check model files."""
-
-
-@app.command("pull")
-def pull_command(
-    name: Annotated[str, typer.Argument(help="A known model.")] = "SmolLM2-135M-Instruct.Q4_1",
-    quiet: Annotated[bool, typer.Option(help="Say nothing where it is here already.")] = False,
-) -> None:
-    """Fetch a known model. Of all commands only this one uses the network."""
-    from stars_local.catalog.folder import models_folder
-    from stars_local.catalog.known import KNOWN
-    from stars_local.catalog.pull import pull
-    from stars_local.cli.progress import stages
-
-    if name not in KNOWN:
-        raise ModelError(f"no known model {name!r}: known are {', '.join(KNOWN)}")
-    folder = models_folder()
-    was_here = (folder / KNOWN[name].file_name).is_file()
-    with stages() as on_progress:
-        path = pull(KNOWN[name], folder, on_progress)
-    if not (quiet and was_here):
-        typer.echo(path)
+    """List, fetch, import and check model files."""
 
 
 @app.command("list")
-def list_command(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
-) -> None:
+def list_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
     """List the models that are here or known."""
     from stars_local.catalog.folder import models_folder
-    from stars_local.catalog.known import KNOWN
+    from stars_local.catalog.listing import list_models
+    from stars_local.cli.terminal import neutralise
 
-    folder = models_folder()
-    here = {path.name: path for path in sorted(folder.glob("*.gguf"))} if folder.is_dir() else {}
-    rows = []
-    for model in KNOWN.values():
-        path = here.pop(model.file_name, None)
-        rows.append(
-            {
-                "name": model.name,
-                "here": path is not None,
-                "size_bytes": model.size_bytes,
-                "quant": model.quant,
-                "n_ctx": model.n_ctx,
-                "licence": model.licence,
-                "path": None if path is None else str(path),
-            }
-        )
-    for path in here.values():
-        size = path.stat().st_size
-        rows.append(
-            {
-                "name": path.stem,
-                "here": True,
-                "size_bytes": size,
-                "quant": None,
-                "n_ctx": None,
-                "licence": None,
-                "path": str(path),
-            }
-        )
+    folder = models_folder(models_dir)
+    calibrated = _calibrated_hashes()
+    rows = [_row(entry, folder, calibrated) for entry in list_models(folder)]
     if as_json:
         typer.echo(json.dumps(rows))
         return
     for row in rows:
-        state = "here" if row["here"] else f"models pull {row['name']}"
-        facts = ", ".join(str(row[key]) for key in ("quant", "licence") if row[key])
-        typer.echo(f"{row['name']}\n    {int(str(row['size_bytes'])) >> 20} MiB  {facts}  {state}")
+        context = None if row["n_ctx"] is None else f"{row['n_ctx']} tokens"
+        facts = [mebibytes(row["size_bytes"]), row["quant"], context, row["licence"]]
+        if row["calibrated"]:
+            facts.append("calibrated")
+        facts.append("here" if row["here"] else f"not here: models pull {row['name']}")
+        if row["trouble"]:
+            facts.append(f"TROUBLE: {row['trouble']}")
+        line = ", ".join(str(fact) for fact in facts if fact)
+        typer.echo(neutralise(f"{row['name']}\n    {line}"))
+
+
+def _row(entry: Entry, folder: Path, calibrated: set[str]) -> dict[str, Any]:
+    from stars_local.catalog.manifests import manifest_of
+
+    sha256 = None
+    if entry.path is not None and entry.trouble is None:
+        manifest = manifest_of(folder, entry.path.name)
+        sha256 = None if manifest is None else manifest.sha256
+    return {
+        "name": entry.name,
+        "here": entry.path is not None,
+        "path": None if entry.path is None else str(entry.path),
+        "size_bytes": entry.size_bytes,
+        "quant": entry.quant,
+        "n_ctx": entry.n_ctx,
+        "licence": entry.licence,
+        "calibrated": sha256 in calibrated,
+        "sha256": sha256,
+        "source": entry.source,
+        "trouble": entry.trouble,
+    }
+
+
+def _calibrated_hashes() -> set[str]:
+    from stars_local.calibration.store import calibration_folders
+
+    found = set()
+    for folder in calibration_folders():
+        for path in folder.glob("*.json"):
+            try:
+                found.add(str(json.loads(path.read_bytes())["key"]["base_model_sha256"]))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # whoever uses it is told what is wrong with it
+    return found
 
 
 @app.command("path")
-def path_command() -> None:
-    """Print the folder that model files are kept in."""
+def path_command(
+    name: Annotated[
+        str | None, typer.Argument(help="A model; without one, the folder.", show_default=False)
+    ] = None,
+    models_dir: ModelsDir = None,
+) -> None:
+    """Print where a model lies, or the folder that model files are kept in."""
     from stars_local.catalog.folder import models_folder
+    from stars_local.catalog.resolve import resolve
 
-    typer.echo(models_folder())
+    typer.echo(models_folder(models_dir) if name is None else resolve(name, models_dir))
 
 
 @app.command("verify")
-def verify_command() -> None:
-    """Check every known model that is here against its hash; exit code 1 if one is damaged."""
+def verify_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
+    """Hash every file here again, shipped reward models too; exit code 1 if one is damaged."""
     from stars_local.catalog.folder import models_folder
-    from stars_local.catalog.known import KNOWN
-    from stars_local.catalog.pull import is_intact
+    from stars_local.catalog.verify import verify_file, verify_models
+    from stars_local.cli.progress import stages
+    from stars_local.cli.terminal import neutralise
 
-    damaged = []
-    for model in KNOWN.values():
-        path = models_folder() / model.file_name
-        if not path.is_file():
-            continue
-        intact = is_intact(path, model)
-        typer.echo(f"{'intact ' if intact else 'DAMAGED'}  {path}")
-        if not intact:
-            damaged.append(path.name)
-    if damaged:
-        raise ModelError(f"{', '.join(damaged)}: not the file that was published: pull it again")
+    with stages() as on_progress:
+        verdicts = verify_models(models_folder(models_dir), on_progress)
+        verdicts += [verify_file(path, sha, on_progress) for path, sha in _reward_files()]
+    if as_json:
+        rows = [
+            {"path": str(verdict.path), "state": verdict.state, "detail": verdict.detail}
+            for verdict in verdicts
+        ]
+        typer.echo(json.dumps(rows))
+    else:
+        for verdict in verdicts:
+            shown = verdict.state if verdict.is_good else verdict.state.upper()
+            detail = f" ({verdict.detail})" if verdict.detail else ""
+            typer.echo(neutralise(f"{shown:8} {verdict.path}{detail}"))
+    bad = [verdict.path.name for verdict in verdicts if not verdict.is_good]
+    if bad:
+        raise ModelError(f"{', '.join(bad)}: not what came here: remove it and fetch it again")
+
+
+def _reward_files() -> list[tuple[Path, str]]:
+    from stars_local.reward.manifest import read_manifest
+    from stars_local.reward.resolve import shipped_models
+
+    files = []
+    for folder in shipped_models().values():
+        manifest = read_manifest(folder)
+        digests = {
+            manifest.model_file: manifest.sha256,
+            manifest.tokenizer_file: manifest.tokenizer_sha256,
+            **manifest.data_files,
+        }
+        files += [(folder / name, digest) for name, digest in digests.items()]
+    return files
+
+
+@app.command("remove")
+def remove_command(
+    name: Annotated[str, typer.Argument(help="A model that is here.")],
+    models_dir: ModelsDir = None,
+) -> None:
+    """Remove a model and its manifest; where it was linked, only the link."""
+    from stars_local.catalog.folder import models_folder
+    from stars_local.catalog.listing import remove_model
+    from stars_local.catalog.resolve import resolve
+    from stars_local.cli.progress import stages
+    from stars_local.cli.terminal import neutralise
+
+    folder = models_folder(models_dir)
+    with stages() as on_progress:
+        removed = remove_model(resolve(name, folder), folder, on_progress)
+    for path in removed:
+        typer.echo(neutralise(f"removed {path}"))
+
+
+app.command("pull")(pull_command)
+app.command("import")(import_command)
+app.command("info")(info_command)

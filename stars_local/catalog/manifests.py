@@ -1,0 +1,110 @@
+"""What a model file must be: size, hash, and where it came from; one small JSON file each."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from stars_local.catalog.known import KNOWN
+from stars_local.core.errors import ModelError
+
+FOLDER = "manifests"
+SCHEMA = 1
+MAX_BYTES = 64 << 10
+_PLAIN_NAME = re.compile(r"[^/\\\0.][^/\\\0]*\.gguf")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileManifest:
+    """file_name has no folder in it; source is what `models pull` was given, or `import:PATH`;
+    licence is None where nobody said."""
+
+    file_name: str
+    source: str
+    size_bytes: int
+    sha256: str
+    licence: str | None = None
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can only mean a visible GGUF file in the folder itself."""
+    return len(name.encode("utf-8", "replace")) <= 200 and _PLAIN_NAME.fullmatch(name) is not None
+
+
+def manifest_of(folder: Path, file_name: str) -> FileManifest | None:
+    """The manifest of a file of the models folder, None where nothing is known about it.
+
+    What this version knows itself goes before what lies in the folder. Raises ModelError for a
+    manifest that cannot be read.
+    """
+    for model in KNOWN.values():
+        if model.file_name == file_name:
+            return FileManifest(
+                file_name, model.source, model.size_bytes, model.sha256, model.licence
+            )
+    path = _path(folder, file_name)
+    return _read(path, file_name) if path.is_file() else None
+
+
+def named_by_manifests(folder: Path) -> list[str]:
+    """The files that the folder's manifests are about, sorted."""
+    return sorted(path.name.removesuffix(".json") for path in (folder / FOLDER).glob("*.gguf.json"))
+
+
+def write_manifest(folder: Path, manifest: FileManifest) -> None:
+    """Write a manifest; it appears whole or not at all. Raises OSError."""
+    path = _path(folder, manifest.file_name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"schema": SCHEMA, **asdict(manifest)}, indent=1) + "\n"
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def remove_manifest(folder: Path, file_name: str) -> None:
+    """Remove a file's manifest where there is one."""
+    _path(folder, file_name).unlink(missing_ok=True)
+
+
+def _path(folder: Path, file_name: str) -> Path:
+    return folder / FOLDER / f"{file_name}.json"
+
+
+def _read(path: Path, file_name: str) -> FileManifest:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        found = json.loads(content)
+        if not isinstance(found, dict) or found.pop("schema", None) != SCHEMA:
+            raise ValueError(f"no object of schema {SCHEMA}")
+        if set(found) != {field.name for field in fields(FileManifest)}:
+            raise ValueError("other keys than a manifest has")
+        manifest = FileManifest(**found)
+        size, licence = manifest.size_bytes, manifest.licence
+        if manifest.file_name != file_name or not is_plain_name(file_name):
+            raise ValueError("it is about another file")
+        if type(size) is not int or size < 0 or not isinstance(manifest.source, str):
+            raise ValueError("a size or a source that is none")
+        if not isinstance(manifest.sha256, str) or not _SHA256.fullmatch(manifest.sha256):
+            raise ValueError("a sha256 that is none")
+        if licence is not None and not isinstance(licence, str):
+            raise ValueError("a licence that is no text")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{path}: not a manifest ({error}): remove it, and pull or import the model again"
+        ) from error
+    return manifest
