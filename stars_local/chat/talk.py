@@ -54,19 +54,13 @@ class Talk:
         """What was said so far."""
         return self.session.conversation
 
-    @property
-    def is_foreign(self) -> bool:
-        """Whether the conversation was held with another model file so far."""
-        held = self.conversation.held
-        return held is not None and held.sha256 != self._model.info.sha256
-
     def interrupt(self) -> None:
         """End the answer under way, keeping what was accepted; callable from anywhere."""
         self._driver.interrupt()
 
     def ask(
         self, question: str, make_task: MakeTask, *, seed: int, least_room: int = 1
-    ) -> Iterator[Event | TurnsLeft]:
+    ) -> Generator[Event | TurnsLeft, None, None]:
         """Answer a question; yields the driver's events, those of a `Kept` segment only after
         the session holds it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from rich.text import Text
@@ -83,7 +84,7 @@ class Room:
             seed=self._desk.seed,
             least_room=self._desk.least_room,
         )
-        with interrupting(talk.interrupt):
+        with interrupting(talk.interrupt), closing(events):
             result = self._screen.play(events)
         self.interrupted = result.finish_reason is Finish.INTERRUPTED
         turn = self._last()

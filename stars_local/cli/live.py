@@ -11,6 +11,7 @@ nothing, and neither does this one.
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 from rich.cells import cell_len
@@ -24,6 +25,7 @@ from stars_local.core.records import Attempt, Outcome
 
 _BAR_CELLS = 10
 _TAB = 4
+_INDENT = 6  # of the further rows of a rejected attempt
 _SPLIT_WORDS_OVER = 3  # a word longer than a third of the row is cut, not moved
 
 
@@ -40,6 +42,7 @@ class LiveView:
         self._console = console
         self._show_rejected = show_rejected
         self._row = ""  # the growing row of accepted text
+        self._was_broken = False  # whether a rejected attempt ended the row before it was full
         self._status: Text | None = None
         self._max_attempts = 1
         self._live = (
@@ -98,9 +101,10 @@ class LiveView:
 
     def _write(self, printable: str) -> None:
         """Add accepted text; rows that are full are printed for good."""
-        *full, self._row = wrap(
-            self._row + neutralise(printable).expandtabs(_TAB), self._console.width
-        )
+        shown = neutralise(printable).expandtabs(_TAB)
+        if self._was_broken and shown:
+            shown, self._was_broken = shown.removeprefix(" "), False
+        *full, self._row = wrap(self._row + shown, self._console.width)
         if full:
             self._print(Text("\n".join(full)))
 
@@ -111,14 +115,15 @@ class LiveView:
         if self._show_rejected and attempt.outcome is Outcome.REJECTED:
             if self._row:
                 self._print(Text(self._row))
-                self._row = ""
+                self._row, self._was_broken = "", True
             self._print(self._rejected(attempt))
 
     def _rejected(self, attempt: Attempt) -> Text:
         head = f"  x {attempt.index + 1}  reward {number(attempt.reward)}  "
         head += f"tau {number(attempt.threshold)}  "
         shown = neutralise(attempt.text).replace("\n", " ").strip()
-        return Text(f"{head}{shown}", style="dim")
+        rows = wrap(f"{head}{shown}", max(2, self._console.width - _INDENT))
+        return Text(("\n" + " " * _INDENT).join(rows), style="dim")
 
     def _print(self, text: Text) -> None:
         self._console.print(text, highlight=False, soft_wrap=False, overflow="fold")
@@ -143,7 +148,7 @@ class LiveView:
     def _line(self, segment: int, n_judged: int, attempt: str) -> Text:
         ascii_only = self._console.options.ascii_only
         done, left = ("#", "-") if ascii_only else ("█", "░")
-        filled = min(_BAR_CELLS, round(_BAR_CELLS * n_judged / self._max_attempts))
+        filled = min(_BAR_CELLS, math.ceil(_BAR_CELLS * n_judged / self._max_attempts))
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(done * filled + left * (_BAR_CELLS - filled), "cyan")
         line.append(f" segment {segment + 1}  {attempt}", "bold")

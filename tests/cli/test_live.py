@@ -57,7 +57,7 @@ def test_the_frames_of_a_segment_at_eighty_columns() -> None:
     assert plain(view, console)[:2] == ["So far", "██░░░░░░░░ segment 3  attempt 5-8 of 20"]
     view.show(judged(4, Outcome.REJECTED))
     assert plain(view, console)[1] == (
-        "██░░░░░░░░ segment 3  attempt 5 of 20  reward -0.312  tau 0.120  p 0.02"
+        "███░░░░░░░ segment 3  attempt 5 of 20  reward -0.312  tau 0.120  p 0.02"
     )
     view.show(judged(19, Outcome.FORCED, reward=-12.3456))
     line = plain(view, console)[1]
@@ -105,7 +105,7 @@ def test_rejected_attempts_stay_where_they_happened() -> None:
     with LiveView(console, show_rejected=True) as view:
         view.show(kept("accepted"))
         view.show(judged(0, Outcome.REJECTED, "re\njected"))
-        view.show(kept("more"))
+        view.show(kept(" more"))
     assert "\x1b[2m  x 1  reward -0.312  tau 0.120  re jected\x1b[0m" in output(console)
     assert [row for row in emulate(output(console)) if row] == [
         "accepted",
