@@ -28,7 +28,7 @@ def models_folder(given: Path | None = None) -> Path:
     if named:
         return Path(named)
     checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "models").is_dir():
+    if (checkout / "pyproject.toml").is_file():
         return checkout / "models"
     import platformdirs
 

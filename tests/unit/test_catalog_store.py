@@ -1,4 +1,4 @@
-"""The models folder: fetched from wheels, imported, verified, listed, removed; whole or not there."""
+"""The models folder: fetched from wheels, imported, verified, removed; whole or not there."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_no_room_is_said_before_the_first_byte(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stars_local.catalog.space.SPARE_BYTES", 1 << 60)
-    with pytest.raises(ModelError, match="MiB free, a.gguf needs"):
+    with pytest.raises(ModelError, match=r"MiB free, a\.gguf needs"):
         fetch(served, tmp_path / "a.part")
     assert not (tmp_path / "a.part").exists()
 
