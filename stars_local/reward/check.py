@@ -117,7 +117,10 @@ def independence(model: OnnxRewardModel, rows: Sequence[Sequence[int]]) -> Indep
     threes = np.concatenate(
         [model.run_batch([row, rows[-1 - place], rows[0]])[:1] for place, row in enumerate(rows)]
     )
-    padded = np.concatenate([model.run_batch([row], extra=_PADDING) for row in rows])
+    limit = model.manifest.max_tokens  # the network may know no positions beyond it
+    padded = np.concatenate(
+        [model.run_batch([row], extra=min(_PADDING, limit - len(row))) for row in rows]
+    )
     batched = max(_distance(alone, together), _distance(alone, threes))
     return Independence(batched, _distance(alone, padded))
 

@@ -315,7 +315,7 @@ def _parity_with_torch(
     vocabulary = max(max(row) for row in rows) + 1
     batches = varied_batches(rows, vocabulary, manifest.max_tokens)
     session = Session(folder / _MODEL, "cpu", None)
-    drift = torch_drift(network, session.run, batches, manifest.pad_id)
+    drift = torch_drift(network, session.run, batches, manifest.pad_id, manifest.max_tokens)
     say(f"export: ONNX and torch differ by {drift:.1e} at most")
     if not drift <= MAX_FP32_DRIFT:
         raise RewardError(

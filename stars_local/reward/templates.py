@@ -36,6 +36,8 @@ from stars_local.reward.manifest import Cut, Form, Kind, Manifest, Style
 from stars_local.reward.text_format import assemble_pair, render_prompt, render_response
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
 _MAX_CACHED_PROMPTS = 512
@@ -198,7 +200,9 @@ def default_response_end(kind: Kind, style: Style, eos: str) -> str:
     return eos if style is Style.TOKENIZER else ""
 
 
-def pad_right(rows: Sequence[Sequence[int]], pad_id: int, extra: int = 0) -> tuple[object, object]:
+def pad_right(
+    rows: Sequence[Sequence[int]], pad_id: int, extra: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(input_ids, attention_mask): int64 arrays (n, longest + extra), padded on the right."""
     import numpy as np
 

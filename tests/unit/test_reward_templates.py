@@ -139,7 +139,7 @@ def test_the_end_of_a_response_by_default() -> None:
 )
 def test_padding_is_on_the_right_and_masked(rows: list[list[int]], extra: int) -> None:
     found, mask = pad_right(rows, 7, extra)
-    assert found.shape == mask.shape == (len(rows), max(map(len, rows)) + extra)  # type: ignore[attr-defined]
-    for row, padded, real in zip(rows, found, mask, strict=True):  # type: ignore[call-overload]
+    assert found.shape == mask.shape == (len(rows), max(map(len, rows)) + extra)
+    for row, padded, real in zip(rows, found, mask, strict=True):
         assert list(padded) == row + [7] * (len(padded) - len(row))
         assert list(real) == [1] * len(row) + [0] * (len(padded) - len(row))
