@@ -24,7 +24,7 @@ from stars_local.config import Configured
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import CalibrationError, DataError, GrammarError, UsageError
 from stars_local.core.methods import Context
-from stars_local.core.methods.registry import Parts, build
+from stars_local.core.methods.registry import Parts, build, parse_method
 from stars_local.core.ports import RewardModel
 from stars_local.core.records import Message, Prompt, Result, Sampling
 from stars_local.core.seeds import SeedSource
@@ -186,14 +186,16 @@ def find_thresholds(
 ) -> Thresholds | None:
     """alpha, beta and reward_threshold as given, the rest from the calibration of these models.
 
-    None for methods that have no threshold. on_missing: called where a calibration is needed
-    and none is at hand; without it that is a CalibrationError.
+    None for methods that need none of it. on_missing: called where a calibration is needed and
+    none is at hand; without it that is a CalibrationError.
     """
-    if not spec_of(settings).needs_threshold:
+    spec = spec_of(settings)
+    if not spec.needs_threshold and not spec.needs_spread:
         return None
     alpha, beta, r_star = settings.alpha, settings.beta, settings.reward_threshold
-    by_quantile = settings.schedule == Schedule.QUANTILE
-    if alpha is not None and beta is not None and r_star is not None and not by_quantile:
+    by_hand = None not in (alpha, beta, r_star) and settings.schedule != Schedule.QUANTILE
+    has_spread = "spread" in parse_method(settings.method)[1]
+    if (by_hand or not spec.needs_threshold) and (has_spread or not spec.needs_spread):
         return Thresholds(alpha, beta, r_star)
     key = calibration_key(settings, models)
     found = find_calibration(key, store.calibration_folders())
@@ -210,6 +212,7 @@ def find_thresholds(
         found.beta if beta is None else beta,
         found.reward_threshold if r_star is None else r_star,
         found.quantiles,
+        found.within_spread,
         key.file_name,
     )
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
+from stars_local.core.boundaries import BoundaryKind
+from stars_local.core.methods import Force
 from stars_local.core.methods.registry import (
     MethodParams,
     MethodSpec,
@@ -19,20 +20,25 @@ from stars_local.core.methods.registry import (
     parse_method,
     with_overrides,
 )
+from stars_local.core.thresholds import Schedule
 from stars_local.settings import OPTIONS, Settings
+
+_CHOICES = {"schedule": Schedule, "force": Force, "boundary": BoundaryKind}
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The numbers that only mean something with one reward model.
+    """The numbers that only mean something with one reward model; None where the method has none.
 
-    quantiles: calibrated rewards by segment index. origin: "given", or the calibration's name.
+    quantiles: calibrated rewards by segment index. spread: standard deviation of the rewards at
+    one position. origin: "given", or the calibration's name.
     """
 
-    alpha: float
-    beta: float
-    reward_threshold: float
+    alpha: float | None = None
+    beta: float | None = None
+    reward_threshold: float | None = None
     quantiles: tuple[float, ...] = ()
+    spread: float | None = None
     origin: str = "given"
 
 
@@ -48,18 +54,21 @@ def name_of(settings: Settings) -> str:
 
 def method_params(settings: Settings, thresholds: Thresholds | None) -> MethodParams:
     """The method's parameters; thresholds are None for a method that has none."""
+    found = dataclasses.asdict(settings)
+    if thresholds is not None:
+        found |= dataclasses.asdict(thresholds)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(MethodParams):
-        value = getattr(settings, field.name, None)
+        value = found.get(field.name)
         if value is not None:
-            example = field.default
-            values[field.name] = type(example)(value) if isinstance(example, StrEnum) else value
-    if thresholds is not None:
-        found = dataclasses.asdict(thresholds)
-        values |= {name: found[name] for name in found if name != "origin"}
+            values[field.name] = _CHOICES.get(field.name, _same)(value)
     own = parse_method(settings.method)[1].items()
     rest = {key: text for key, text in own if key not in OPTIONS}
     return with_overrides(MethodParams(**values), rest)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def recorded_params(settings: Settings, thresholds: Thresholds | None) -> dict[str, object]:
@@ -71,7 +80,7 @@ def recorded_params(settings: Settings, thresholds: Thresholds | None) -> dict[s
     params: dict[str, object] = dataclasses.asdict(settings)
     params |= dataclasses.asdict(method_params(settings, thresholds))
     del params["model"], params["seed"]
-    if thresholds is None:
+    if not spec_of(settings).needs_threshold:
         params |= {"alpha": None, "beta": None, "reward_threshold": None}
     params["thresholds"] = None if thresholds is None else thresholds.origin
     return params

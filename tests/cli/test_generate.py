@@ -18,6 +18,7 @@ from stars_local.cli.generate import MAX_PROMPT_BYTES, read_prompt
 from stars_local.cli.terminal import TextWriter, neutralise
 from stars_local.core.doubles import EnumerableModel, TableReward
 from stars_local.core.errors import CalibrationError, UsageError
+from stars_local.core.methods.registry import METHODS
 from stars_local.core.ports import Order
 from stars_local.core.records import Proposal
 from stars_local.settings import Settings
@@ -127,6 +128,19 @@ def test_vanilla_needs_no_reward_model(model: Language, monkeypatch: pytest.Monk
     assert found["reward_model"] is None
     assert found["n_rm_calls"] == 0
     assert {segment["reward"] for segment in found["segments"]} == {None}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_answers(name: str, model: Language) -> None:
+    own = {"stopping": "spread=0.5", "adaptive": "spread=0.5"}
+    method = f"{name}:{own[name]}" if name in own else name
+    result = run("hi", "--json", "--method", method)
+    found = json.loads(result.stdout, parse_constant=pytest.fail)
+    assert result.exit_code == 0
+    assert found["method"] == name
+    assert found["params"]["method"] == method
+    parts = ("n_kept_tokens", "n_rejected_tokens", "n_spare_tokens")
+    assert sum(found[part] for part in parts) == found["n_decoded_tokens"]
 
 
 def test_flags_without_effect_are_said_so_on_stderr(model: Language) -> None:

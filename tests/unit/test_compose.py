@@ -12,7 +12,7 @@ from stars_local import compose
 from stars_local.config import configure
 from stars_local.core.boundaries import BoundaryKind
 from stars_local.core.doubles import TableReward
-from stars_local.core.errors import DataError, GrammarError, UsageError
+from stars_local.core.errors import CalibrationError, DataError, GrammarError, UsageError
 from stars_local.core.methods import Force
 from stars_local.core.records import Message
 from stars_local.core.thresholds import Schedule
@@ -22,7 +22,7 @@ from stars_local.method_settings import Thresholds, method_params, recorded_para
 from stars_local.settings import MAX_WIDTH, Settings
 from tests.support.tiny_gguf import write_tiny
 
-FOUND = Thresholds(0.25, 0.5, 2.0, (1.0, 2.0), "some.json")
+FOUND = Thresholds(0.25, 0.5, 2.0, (1.0, 2.0), 0.75, "some.json")
 
 
 def test_parameters_come_from_options_thresholds_and_the_method() -> None:
@@ -43,6 +43,8 @@ def test_parameters_come_from_options_thresholds_and_the_method() -> None:
     assert params.force is Force.LAST
     assert (params.alpha, params.beta, params.reward_threshold) == (0.25, 0.5, 2.0)
     assert params.quantiles == (1.0, 2.0)
+    assert params.spread == 0.75
+    assert method_params(Settings(), None).boundary is None
 
 
 def test_recorded_parameters_are_those_that_were_used() -> None:
@@ -151,6 +153,10 @@ def test_given_thresholds_need_no_calibration(model: LlamaModel) -> None:
     found = compose.find_thresholds(settings, models)
     assert found == Thresholds(0.0, 0.0, -math.inf)
     assert compose.find_thresholds(Settings(method="vanilla"), models) is None
+    with_spread = Settings(method="stopping:spread=0.5")
+    assert compose.find_thresholds(with_spread, models) == Thresholds()
+    with pytest.raises(CalibrationError):
+        compose.find_thresholds(Settings(method="stopping", segment_size=31), models)
 
 
 def test_a_run_without_a_reward_model_says_so(model: LlamaModel) -> None:

@@ -53,38 +53,40 @@ def owner_of(name: str) -> dict[str, str]:
     return {"STARS_LOCAL_METHOD": owners[name]} if name in owners else {}
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIONS if not owner_of(name)])
+@pytest.mark.parametrize("name", OPTIONS)
 def test_flag_over_environment_over_file_over_default(name: str, tmp_path: Path) -> None:
     low, middle, high = samples(name)
     file = write_toml(tmp_path / "c.toml", name, low)
     environment = {f"STARS_LOCAL_{name.upper()}": as_text(middle)}
     flags = {name: list(high) if isinstance(high, tuple) else str(high)}
 
+    beside = owner_of(name)
     assert configure({}, {}).origins[name] == "default"
     layers = [
-        (configure({}, {}, file), low, str(file)),
-        (configure({}, environment, file), middle, "environment"),
-        (configure(flags, environment, file), high, FLAG),
+        (configure({}, beside, file), low, str(file)),
+        (configure({}, {**beside, **environment}, file), middle, "environment"),
+        (configure(flags, {**beside, **environment}, file), high, FLAG),
     ]
     for configured, value, origin in layers:
         assert getattr(configured.settings, name) == value
         assert configured.origins[name] == origin
-        assert {k for k, v in configured.origins.items() if v != "default"} == {name}
+        chosen = {k for k, v in configured.origins.items() if v != "default"}
+        assert chosen == {name, *(("method",) if beside else ())}
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, o in OPTIONS.items() if o.low is not None and not owner_of(name)]
-)
+@pytest.mark.parametrize("name", [name for name, o in OPTIONS.items() if o.low is not None])
 def test_the_low_end_of_every_range(name: str) -> None:
     option = OPTIONS[name]
     assert option.low is not None
     outside = option.low if option.above else option.low - 1
     number = int(outside) if option.kind in (Kind.INTEGER, Kind.WIDTH) else outside
     with pytest.raises(UsageError, match=flag_of(name)) as caught:
-        configure({name: str(number)}, {})
+        configure({name: str(number)}, owner_of(name))
     assert str(number) in str(caught.value)
     if not option.above:
-        assert getattr(configure({name: str(option.low)}, {}).settings, name) == option.low
+        assert (
+            getattr(configure({name: str(option.low)}, owner_of(name)).settings, name) == option.low
+        )
 
 
 @pytest.mark.parametrize("name", [name for name, o in OPTIONS.items() if o.high is not None])
