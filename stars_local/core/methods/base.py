@@ -19,7 +19,7 @@ from stars_local.core.records import (
     Reward,
     Segment,
 )
-from stars_local.core.requests import Commit, Request
+from stars_local.core.requests import Commit, Halt, Request, Score
 from stars_local.core.seeds import SeedSource
 
 _FINISH = {
@@ -95,6 +95,17 @@ class Progress:
         """Whether the text of the answer ends inside this proposal."""
         return proposal.end in _FINISH
 
+    def reward_of(
+        self, proposals: tuple[Proposal, ...], offset: int
+    ) -> Generator[Request, Any, Reward]:
+        """The reward of one proposal of a round, asked for in order of `offset`; a chunk is
+        scored when it begins."""
+        chunk = self.context.score_chunk or len(proposals)
+        if offset % chunk == 0:
+            texts = tuple(p.extend(self.text) for p in proposals[offset : offset + chunk])
+            self.rewards = yield Score(texts)
+        return self.rewards[offset % chunk]
+
     def judged(
         self,
         index: int,
@@ -145,6 +156,40 @@ class Progress:
         elif self.n_left <= 0:
             self.finish = Finish.LENGTH
         yield Kept(segment, proposal.token_ids, proposal.n_backtrack)
+
+    def keep_at_halt(self, halt: Halt, best: tuple[Proposal, Judged] | None, n: int) -> Keeping:
+        """End the answer with the best proposal so far, else with the first that was cut.
+
+        best: with the event that reports it. n: attempts judged at this segment. Raises the
+        halt again where there is nothing to keep.
+        """
+        if best is None:
+            cut = next((p for p in halt.partial if p.n_tokens > 0), None)
+            if cut is None:
+                raise halt
+            best = cut, self.judged(n, cut, Outcome.FORCED)
+        proposal, event = best
+        yield event
+        yield from self.keep(proposal, event.attempt, n)
+        self.finish = halt.reason
+
+
+class WholeAnswer(Progress):
+    """Progress of a method whose segments are whole answers.
+
+    An attempt draws with the seeds that plain sampling has in segments of `segment_size`
+    tokens, so that the first attempt is the plain answer.
+    """
+
+    def __init__(self, context: Context, segment_size: int) -> None:
+        super().__init__(context)
+        self._segment_size = segment_size
+
+    def draw(self, attempt: int) -> Draw:
+        """The randomness of a whole answer."""
+        n = -(-self.context.max_new_tokens // self._segment_size)
+        seeds = self.context.seeds
+        return Draw(tuple(seeds.draw(k, attempt) for k in range(n)), self._segment_size)
 
 
 Keeping = Generator[Request, Any, None]

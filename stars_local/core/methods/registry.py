@@ -16,8 +16,13 @@ from typing import Any
 from stars_local.core.acceptance import AcceptanceRule, TiltRule
 from stars_local.core.boundaries import BoundaryKind
 from stars_local.core.errors import UsageError
+from stars_local.core.methods.adaptive import adaptive
 from stars_local.core.methods.base import Context, Segmentation
+from stars_local.core.methods.best_of_n import best_of_n
+from stars_local.core.methods.blockwise import KSchedule, blockwise
+from stars_local.core.methods.rejection import rejection
 from stars_local.core.methods.stars import Force, StarsParams, stars
+from stars_local.core.methods.stopping import StoppingParams, stopping
 from stars_local.core.methods.vanilla import vanilla
 from stars_local.core.requests import Steps
 from stars_local.core.thresholds import Schedule, Threshold
@@ -28,7 +33,13 @@ Method = Callable[[Context], Steps]
 
 @dataclass(frozen=True, slots=True)
 class MethodParams:
-    """All knobs of all methods; see `StarsParams`, `Threshold` and `Segmentation` for units."""
+    """All knobs of all methods; see `StarsParams`, `Threshold` and `Segmentation` for units.
+
+    boundary: None is the method's own. max_segment_tokens: the longest segment of cards. n:
+    answers of best-of-n. k, k_schedule: of blockwise. price: of a token, in units of the reward,
+    for stopping. spread: standard deviation of the rewards at one position, for stopping and
+    adaptive. budget: judged tokens per kept token wanted of adaptive.
+    """
 
     segment_size: int = 32
     max_attempts: int = 20
@@ -40,10 +51,17 @@ class MethodParams:
     force: Force = Force.BEST
     ended_at_r_star: bool = False
     relative: bool = False
-    boundary: BoundaryKind = BoundaryKind.FIXED
+    boundary: BoundaryKind | None = None
     min_tokens: int = 4
+    max_segment_tokens: int = 64
     entropy_threshold: float = 3.0
     quantiles: tuple[float, ...] = ()
+    n: int = 10
+    k: int = 4
+    k_schedule: KSchedule = KSchedule.UNIFORM
+    price: float = 0.005
+    spread: float = 1.0
+    budget: float = 3.0
 
     def threshold(self) -> Threshold:
         """The threshold these values describe."""
@@ -59,9 +77,8 @@ class MethodParams:
 
     def segmentation(self) -> Segmentation:
         """The segmentation these values describe."""
-        return Segmentation(
-            self.segment_size, self.boundary, self.min_tokens, self.entropy_threshold
-        )
+        kind = BoundaryKind.FIXED if self.boundary is None else self.boundary
+        return Segmentation(self.segment_size, kind, self.min_tokens, self.entropy_threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +91,20 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
-    """A method: how to build it, whether it scores, whether it needs a calibrated threshold."""
+    """A method: how to build it, whether it scores, whether it needs a calibrated threshold or
+    a calibrated spread of rewards, and its own boundary."""
 
     build: Callable[[MethodParams, Parts], Method]
     scores: bool
     needs_threshold: bool
     help: str
+    needs_spread: bool = False
+    boundary: BoundaryKind = BoundaryKind.FIXED
 
 
-def _stars(params: MethodParams, parts: Parts) -> Method:
+def _stars_params(params: MethodParams, parts: Parts) -> StarsParams:
     rule = TiltRule(params.beta) if parts.rule is None else parts.rule
-    made = StarsParams(
+    return StarsParams(
         params.threshold(),
         rule,
         params.segmentation(),
@@ -92,7 +112,25 @@ def _stars(params: MethodParams, parts: Parts) -> Method:
         params.force,
         parts.widths,
     )
+
+
+def _stars(params: MethodParams, parts: Parts) -> Method:
+    made = _stars_params(params, parts)
     return lambda context: stars(context, made)
+
+
+def _cards(params: MethodParams, parts: Parts) -> Method:
+    return _stars(dataclasses.replace(params, segment_size=params.max_segment_tokens), parts)
+
+
+def _rejection(params: MethodParams, parts: Parts) -> Method:
+    made = _stars_params(params, parts)
+    return lambda context: rejection(context, made)
+
+
+def _adaptive(params: MethodParams, parts: Parts) -> Method:
+    made = _stars_params(params, parts)
+    return lambda context: adaptive(context, made, params.budget, params.spread)
 
 
 def _vanilla(params: MethodParams, parts: Parts) -> Method:
@@ -100,9 +138,39 @@ def _vanilla(params: MethodParams, parts: Parts) -> Method:
     return lambda context: vanilla(context, segmentation)
 
 
+def _best_of_n(params: MethodParams, parts: Parts) -> Method:
+    return lambda context: best_of_n(context, params.n, params.segment_size)
+
+
+def _blockwise(params: MethodParams, parts: Parts) -> Method:
+    segmentation = params.segmentation()
+    return lambda context: blockwise(context, params.k, params.k_schedule, segmentation)
+
+
+def _stopping(params: MethodParams, parts: Parts) -> Method:
+    made = StoppingParams(params.price, params.spread, params.segmentation(), params.max_attempts)
+    return lambda context: stopping(context, made)
+
+
 METHODS: dict[str, MethodSpec] = {
     "stars": MethodSpec(_stars, True, True, "Rejection sampling of segments."),
     "vanilla": MethodSpec(_vanilla, False, False, "Plain sampling."),
+    "best-of-n": MethodSpec(_best_of_n, True, False, "The best of n whole answers."),
+    "rejection": MethodSpec(_rejection, True, True, "Rejection sampling of whole answers."),
+    "cards": MethodSpec(
+        _cards,
+        True,
+        True,
+        "Rejection sampling of segments that end before an uncertain token.",
+        boundary=BoundaryKind.ENTROPY,
+    ),
+    "blockwise": MethodSpec(_blockwise, True, False, "The best of k attempts per segment."),
+    "stopping": MethodSpec(
+        _stopping, True, False, "Attempts while they are worth their price.", needs_spread=True
+    ),
+    "adaptive": MethodSpec(
+        _adaptive, True, True, "STARS at a wanted cost per answer.", needs_spread=True
+    ),
 }
 
 
@@ -116,7 +184,10 @@ def method_spec(name: str) -> MethodSpec:
 def build(name: str, params: MethodParams, parts: Parts | None = None) -> Method:
     """A method bound to its parameters, ready for a `Task`."""
     check(params)
-    return method_spec(name).build(params, Parts() if parts is None else parts)
+    spec = method_spec(name)
+    if params.boundary is None:
+        params = dataclasses.replace(params, boundary=spec.boundary)
+    return spec.build(params, Parts() if parts is None else parts)
 
 
 def parse_method(text: str) -> tuple[str, dict[str, str]]:
@@ -156,15 +227,18 @@ def _read(key: str, text: str, example: object) -> Any:
 
 def check(params: MethodParams) -> None:
     """Raise UsageError for values out of range."""
-    at_least = {"segment_size": 1, "max_attempts": 1, "max_new_tokens": 1, "min_tokens": 1}
+    at_least = dict.fromkeys(("segment_size", "max_attempts", "max_new_tokens", "min_tokens"), 1)
+    at_least |= {"n": 1, "k": 1, "budget": 1, "price": 0, "max_segment_tokens": params.min_tokens}
     for key, least in at_least.items():
         value = getattr(params, key)
-        if value < least:
+        if not value >= least:
             raise UsageError(f"{key} is {value}: give at least {least}")
     if not 0.0 <= params.alpha <= 1.0:
         raise UsageError(f"alpha is {params.alpha:g}: it lies between 0 and 1")
     if not params.beta >= 0.0:
         raise UsageError(f"beta is {params.beta:g}: give 0 (the hard rule) or more")
+    if not 0.0 < params.spread < math.inf:
+        raise UsageError(f"spread is {params.spread:g}: a standard deviation lies above 0")
     if math.isnan(params.reward_threshold):
         raise UsageError("reward_threshold is not a number: give one, -inf accepts everything")
     if params.schedule is Schedule.QUANTILE and not params.quantiles:

@@ -28,7 +28,7 @@ from stars_local.core.acceptance import AcceptanceRule, Verdict
 from stars_local.core.events import Drawing, Judged
 from stars_local.core.methods.base import Context, Progress, Segmentation
 from stars_local.core.records import Outcome, Proposal, Reward
-from stars_local.core.requests import Propose, Reject, Request, Score, Steps
+from stars_local.core.requests import Halt, Propose, Reject, Request, Score, Steps
 from stars_local.core.thresholds import Threshold
 from stars_local.core.widths import FixedWidth, WidthPolicy
 
@@ -42,7 +42,8 @@ class Force(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StarsParams:
-    """The switches of STARS. `max_attempts` >= 1."""
+    """The switches of STARS. `max_attempts` >= 1. keep_at_halt: an answer that must end keeps
+    the best attempt at its unfinished segment, which otherwise is dropped."""
 
     threshold: Threshold
     rule: AcceptanceRule
@@ -50,6 +51,7 @@ class StarsParams:
     max_attempts: int = 20
     force: Force = Force.BEST
     widths: WidthPolicy | None = None
+    keep_at_halt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +71,27 @@ def stars(context: Context, params: StarsParams) -> Steps:
     (initial,) = yield Score((progress.text,))
     widths = params.widths if params.widths is not None else FixedWidth(context.width)
     while progress.finish is None:
-        yield from _segment(progress, params, widths, initial.value)
+        yield from draw_segment(progress, params, widths, initial.value)
     return progress.finish
 
 
-def _segment(
+def draw_segment(
     progress: Progress, params: StarsParams, widths: WidthPolicy, initial: float
 ) -> Generator[Request, Any, None]:
-    """Draw attempts at one segment until one is kept."""
+    """Draw attempts at one segment until one is kept. initial: r(x, "")."""
     boundary = params.segmentation.boundary(progress.n_left)
     fallback: _Judgement | None = None
     n_judged = 0
     while n_judged < params.max_attempts:
         n = min(widths.next_width(), params.max_attempts - n_judged)
         yield Drawing(progress.n_segments, n_judged, n, params.max_attempts)
-        proposals: tuple[Proposal, ...] = yield Propose(progress.draws(n_judged, n), boundary)
+        try:
+            proposals: tuple[Proposal, ...] = yield Propose(progress.draws(n_judged, n), boundary)
+        except Halt as halt:
+            if not params.keep_at_halt:
+                raise
+            yield from progress.keep_at_halt(halt, _forced(progress, fallback), n_judged)
+            return
         for offset in range(len(proposals)):
             judgement = yield from _judge(progress, params, proposals, offset, n_judged, initial)
             n_judged += 1
@@ -93,11 +101,12 @@ def _segment(
                 return
             yield _event(progress, judgement, Outcome.REJECTED)
             fallback = yield from _keep_fallback(params.force, fallback, judgement)
-    if fallback is None:
+    forced = _forced(progress, fallback)
+    if forced is None:
         raise ValueError(f"max_attempts is {params.max_attempts}: give at least 1")
-    forced = _event(progress, fallback, Outcome.FORCED)
-    yield forced
-    yield from progress.keep(fallback.proposal, forced.attempt, n_judged)
+    proposal, event = forced
+    yield event
+    yield from progress.keep(proposal, event.attempt, n_judged)
 
 
 def _judge(
@@ -108,12 +117,8 @@ def _judge(
     index: int,
     initial: float,
 ) -> Generator[Request, Any, _Judgement]:
-    """Hold one proposal of a round against its threshold; scores a chunk when it begins."""
-    chunk = progress.context.score_chunk or len(proposals)
-    if offset % chunk == 0:
-        texts = tuple(p.extend(progress.text) for p in proposals[offset : offset + chunk])
-        progress.rewards = yield Score(texts)
-    reward = progress.rewards[offset % chunk]
+    """Hold one proposal of a round against its threshold."""
+    reward = yield from progress.reward_of(proposals, offset)
     proposal = proposals[offset]
     threshold = params.threshold.at(
         progress.n_tokens + proposal.n_tokens,
@@ -150,6 +155,13 @@ def _keep_fallback(
 def _rank(judgement: _Judgement) -> tuple[bool, float]:
     """Order of preference for the best so far: gates first, then the reward."""
     return judgement.reward.passed, judgement.reward.value
+
+
+def _forced(progress: Progress, fallback: _Judgement | None) -> tuple[Proposal, Judged] | None:
+    """The attempt to force, with the event that reports it."""
+    if fallback is None:
+        return None
+    return fallback.proposal, _event(progress, fallback, Outcome.FORCED)
 
 
 def _event(progress: Progress, judgement: _Judgement, outcome: Outcome) -> Judged:
