@@ -79,7 +79,7 @@ def reward_export(
         list[str] | None,
         typer.Option(
             help="AXIS=FILE[,name=NAME][,prompts=CSV]: labelled pairs, for the accuracy in the "
-            "manifest and what int8 may lose; repeat.",
+            "manifest and what int8 may lose; repeat, pooling what has one name.",
             show_default=False,
         ),
     ] = None,
@@ -90,7 +90,8 @@ def reward_export(
     written where they differ too much. Needs the extra 'train'.
     """
     _require_packages()
-    from stars_local.reward.export import ExportOptions, export_reward
+    from stars_local.reward.export import export_reward
+    from stars_local.reward.export_manifest import ExportOptions
     from stars_local.reward.manifest import Cut, Form, Style
     from stars_local.reward.reference import reference_texts
 
@@ -106,7 +107,10 @@ def reward_export(
         cut=_one_of(Cut, "--cut", cut),
         licence=licence,
     )
-    labelled = dict(parse_pairs(text) for text in pairs or ())
+    labelled: dict[str, list[Pair]] = {}
+    for text in pairs or ():
+        title, read = parse_pairs(text)
+        labelled.setdefault(title, []).extend(read)
     try:
         made = export_reward(
             source,

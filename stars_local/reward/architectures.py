@@ -15,7 +15,7 @@ Only safetensors are read, and only architectures whose code is in `transformers
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stars_local.core.errors import DataError, RewardError
+from stars_local.core.errors import RewardError
 from stars_local.reward.manifest import Form, Kind, Style
+from stars_local.reward.source_folder import (
+    chat_template,
+    named_id,
+    read_json,
+    token_id,
+    token_limit,
+    token_text,
+    tokenizer_bytes,
+)
 
 _ENCODERS = ("Bert", "DebertaV2", "ModernBert")
 _DECODERS = ("Llama", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Gemma3Text")
@@ -34,7 +43,6 @@ ARCHITECTURES: dict[str, Kind] = {
     **{f"{name}ForSequenceClassification": Kind.DECODER for name in _DECODERS},
     **{f"{name}ForTokenClassification": Kind.PROCESS for name in _PROCESS},
 }
-_MAX_DEFAULT_TOKENS = 2048  # decoders state contexts that no reward model was trained on
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ def _checkpoint(folder: Path) -> Source:
     network = load_network(folder)
     limits = state["settings"]["limits"]
     card = folder / "card.json"
-    tokenizer = _tokenizer_bytes(folder)
+    tokenizer = tokenizer_bytes(folder)
     licences = json.loads(card.read_text("utf-8"))["licences"] if card.is_file() else []
     return Source(
         network=network,
@@ -151,7 +159,7 @@ def _checkpoint(folder: Path) -> Source:
         style=Style.HH,
         form=Form.PAIR,
         tokenizer=tokenizer,
-        cls_id=_token_id(tokenizer, "[CLS]"),
+        cls_id=token_id(tokenizer, "[CLS]"),
         sep_id=network.sep_id,
         pad_id=0,
         bos="",
@@ -164,7 +172,7 @@ def _checkpoint(folder: Path) -> Source:
 
 
 def _hugging_face(folder: Path) -> Source:
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     found = config.get("architectures") or ["none"]
     kind = ARCHITECTURES.get(found[0])
     if kind is None:
@@ -173,18 +181,18 @@ def _hugging_face(folder: Path) -> Source:
             f"{', '.join(ARCHITECTURES)}"
         )
     model = _load_model(folder, found[0])
-    tokenizer = _tokenizer_bytes(folder)
-    settings = _json(folder / "tokenizer_config.json", optional=True)
-    template = _chat_template(folder, settings)
+    tokenizer = tokenizer_bytes(folder)
+    settings = read_json(folder / "tokenizer_config.json", optional=True)
+    template = chat_template(folder, settings)
     encoder = kind is Kind.ENCODER
-    cls_id = _named_id(tokenizer, settings, "cls_token", "[CLS]") if encoder else None
-    sep_id = _named_id(tokenizer, settings, "sep_token", "[SEP]") if encoder else None
+    cls_id = named_id(tokenizer, settings, "cls_token", "[CLS]") if encoder else None
+    sep_id = named_id(tokenizer, settings, "sep_token", "[SEP]") if encoder else None
     if kind is not Kind.ENCODER and settings.get("add_bos_token") is True and template is None:
-        cls_id = _named_id(tokenizer, settings, "bos_token", "<s>")
+        cls_id = named_id(tokenizer, settings, "bos_token", "<s>")
     pair = encoder and cls_id is not None and sep_id is not None
     network = _Encoder(model, sep_id if pair else None) if encoder else _LastToken(model)
     pad_id = getattr(model.config, "pad_token_id", None)
-    limit = _limit(model.config, settings)
+    limit = token_limit(model.config, settings)
     style = Style.PLAIN if encoder else Style.HH if template is None else Style.TOKENIZER
     return Source(
         network=network.eval(),
@@ -196,8 +204,8 @@ def _hugging_face(folder: Path) -> Source:
         cls_id=cls_id,
         sep_id=sep_id,
         pad_id=0 if pad_id is None else int(pad_id),
-        bos=_token_text(settings.get("bos_token")),
-        eos=_token_text(settings.get("eos_token")),
+        bos=token_text(settings.get("bos_token")),
+        eos=token_text(settings.get("eos_token")),
         max_tokens=limit,
         max_prompt_tokens=limit // 2 if pair else None,
         chat_template=template,
@@ -256,68 +264,3 @@ def _default_axes(
         "".join(c if c.isalnum() or c in "_-" else "_" for c in text.lower()) for text in labels
     ]
     return tuple((name, (i,), ()) for i, name in enumerate(names))
-
-
-def _limit(config: Any, settings: Mapping[str, Any]) -> int:
-    limits = [_MAX_DEFAULT_TOKENS]
-    for value in (
-        getattr(config, "max_position_embeddings", None),
-        settings.get("model_max_length"),
-    ):
-        if isinstance(value, int) and value > 0:
-            limits.append(value)
-    return min(limits)
-
-
-def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    found = settings.get("chat_template")
-    if isinstance(found, list):  # several by name
-        named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
-        found = named.get("default")
-    return found if isinstance(found, str) else None
-
-
-def _tokenizer_bytes(folder: Path) -> bytes:
-    path = folder / "tokenizer.json"
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RewardError(
-            f"cannot read {path}: {error}; a slow tokenizer must be saved as tokenizer.json first"
-        ) from error
-
-
-def _named_id(tokenizer: bytes, settings: Mapping[str, Any], name: str, default: str) -> int | None:
-    return _token_id(tokenizer, _token_text(settings.get(name)) or default)
-
-
-def _token_id(tokenizer: bytes, token: str) -> int | None:
-    from tokenizers import Tokenizer
-
-    try:
-        found: int | None = Tokenizer.from_buffer(tokenizer).token_to_id(token)
-    except Exception as error:  # the library raises plain Exception
-        raise RewardError(f"tokenizer.json cannot be read: {error}") from error
-    return found
-
-
-def _token_text(raw: object) -> str:
-    """A token in `tokenizer_config.json`: its text, or an object that holds it."""
-    if isinstance(raw, dict):
-        raw = raw.get("content")
-    return raw if isinstance(raw, str) else ""
-
-
-def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    if optional and not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: expected a JSON object")
-    return found

@@ -24,20 +24,19 @@ from stars_local.core.records import Prompt
 from stars_local.reward.accuracy_on_pairs import PairReport, pair_report
 from stars_local.reward.architectures import AxesOf, Source, load_source
 from stars_local.reward.check import independence
+from stars_local.reward.export_manifest import (
+    CARD,
+    CHAT_TEMPLATE,
+    GOLDEN,
+    MODEL,
+    TOKENIZER,
+    ExportOptions,
+    bare_manifest,
+    data_files,
+)
 from stars_local.reward.files import write_atomically
 from stars_local.reward.golden import golden_json, golden_texts
-from stars_local.reward.manifest import (
-    MANIFEST_NAME,
-    SCHEMA,
-    Axis,
-    Cut,
-    Form,
-    Kind,
-    Manifest,
-    Style,
-    Template,
-    write_manifest,
-)
+from stars_local.reward.manifest import MANIFEST_NAME, Manifest, write_manifest
 from stars_local.reward.onnx_model import OnnxRewardModel
 from stars_local.reward.pairs import Pair
 from stars_local.reward.parity import (
@@ -50,32 +49,11 @@ from stars_local.reward.parity import (
 )
 from stars_local.reward.session import INPUTS, OUTPUT, Session
 from stars_local.reward.sources import sha256_of
-from stars_local.reward.templates import default_response_end
 from stars_local.reward.weights import save, shrink
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _OPSET = 18
-_MODEL, _TOKENIZER, _GOLDEN, _CARD = "model.onnx", "tokenizer.json", "golden.json", "card.json"
-_CHAT_TEMPLATE = "chat_template.jinja"
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What a person may say otherwise than the source folder; None keeps what it says.
-
-    axes: see `Source.axes`. signs: -1 for the axes whose output says how bad a response is.
-    """
-
-    name: str
-    precision: str = "fp32"
-    axes: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]] | None = None
-    negated: frozenset[str] = frozenset()
-    style: Style | None = None
-    form: Form | None = None
-    response_end: str | None = None
-    max_tokens: int | None = None
-    cut: Cut = Cut.LEFT
-    licence: str | None = None
+_LONGEST_COMPARED = 512  # tokens: beyond it a large decoder takes minutes a text
 
 
 @dataclass(frozen=True)
@@ -139,36 +117,40 @@ def _build(
     if wrong:
         raise UsageError(f"--axes names column {wrong[0]}, the network has {n_outputs} from 0 on")
     network = AxesOf(source.network, n_outputs, columns).eval()
-    _to_onnx(network, source, whole / _MODEL)
+    _to_onnx(network, source, whole / MODEL)
     names = [name for name, _, _ in columns]
-    bare = _bare_manifest(source, options, names, whole)
+    bare = bare_manifest(source, options, names, whole)
     drift = _parity_with_torch(network, whole, bare, say)
     texts = [*golden_texts(), *reference[1]]
     folder = whole
     correlation: dict[str, float] = {}
     change: dict[str, float] = {}
     manifest = _standardised(whole, bare, reference)
+    reports = _reports(whole, manifest, pairs)
+    for name, report in reports.items():
+        say(f"export: {name}: fp32 {_words(report)}")
     if options.precision != "fp32":
         folder = scratch / options.precision
         folder.mkdir()
         _shrunk(whole, folder, options.precision)
         small = replace(
-            bare, sha256=sha256_of(folder / _MODEL), data_files=_data_files(folder),
+            bare, sha256=sha256_of(folder / MODEL), data_files=data_files(folder),
             precision=options.precision,
         )  # fmt: skip
         correlation = _check_ranks(whole, folder, manifest, small, texts)
         say(f"export: {options.precision} keeps the order, {min(correlation.values()):.5f}")
         small = _standardised(folder, small, reference)
-        for name, labelled in pairs.items():
-            change[name] = _accuracy(folder, small, labelled) - _accuracy(whole, manifest, labelled)
-            say(f"export: {name}: accuracy changes by {100 * change[name]:+.2f} points")
+        before, reports = reports, _reports(folder, small, pairs)
+        for name, report in reports.items():
+            change[name] = report.whole.accuracy - before[name].whole.accuracy
+            say(f"export: {name}: {options.precision} {_words(report)}")
             if change[name] < -MAX_ACCURACY_LOSS:
                 raise RewardError(
                     f"{options.precision} loses {-100 * change[name]:.2f} points of accuracy on "
                     f"{name}, allowed {100 * MAX_ACCURACY_LOSS:g}: use --precision fp16 or fp32"
                 )
         manifest = small
-    return _finish(folder, manifest, drift, correlation, change, pairs, source, say)
+    return _finish(folder, manifest, drift, correlation, change, reports, source, say)
 
 
 def _finish(
@@ -177,7 +159,7 @@ def _finish(
     drift: float,
     correlation: Mapping[str, float],
     change: Mapping[str, float],
-    pairs: Mapping[str, Sequence[Pair]],
+    reports: Mapping[str, PairReport],
     source: Source,
     say: Callable[[str], None],
 ) -> Exported:
@@ -188,14 +170,10 @@ def _finish(
     say(f"export: alone, batched and padded scores differ by {found.worst:.1e} spreads at most")
     scores = model.score(golden_texts())
     rewards = [reward.axes for reward in scores.rewards]
-    write_atomically(folder / _GOLDEN, golden_json(golden_texts(), rewards))
+    write_atomically(folder / GOLDEN, golden_json(golden_texts(), rewards))
     if source.card is not None:
-        write_atomically(folder / _CARD, source.card)
-        manifest = replace(manifest, training_card=_CARD)
-    reports = {}
-    for name, labelled in pairs.items():
-        reports[name] = pair_report(model, labelled, labelled[0].axis)
-        say(f"export: {name}: accuracy {reports[name].whole.accuracy:.3f}")
+        write_atomically(folder / CARD, source.card)
+        manifest = replace(manifest, training_card=CARD)
     manifest = replace(
         manifest,
         accuracy=tuple(report.measured(name) for name, report in reports.items()),
@@ -242,79 +220,14 @@ def _n_outputs(source: Source) -> int:
         return int(source.network(ids, torch.ones_like(ids)).shape[1])
 
 
-def _bare_manifest(
-    source: Source, options: ExportOptions, names: Sequence[str], folder: Path
-) -> Manifest:
-    """Everything but what is measured: mean 0, spread 1, no golden scores, no figures."""
-    style = source.style if options.style is None else options.style
-    form = source.form if options.form is None else options.form
-    unknown = sorted(options.negated - set(names))
-    if unknown:
-        raise UsageError(f"--negate {unknown[0]!r}: the axes are {', '.join(names)}")
-    max_tokens = source.max_tokens
-    if options.max_tokens is not None:
-        max_tokens = min(options.max_tokens, source.max_tokens)
-    prompt_limit = None
-    if form is Form.PAIR:
-        given = source.max_prompt_tokens
-        half = max_tokens // 2
-        prompt_limit = half if given is None or given >= max_tokens - 3 else given
-    write_atomically(folder / _TOKENIZER, source.tokenizer)
-    jinja = source.chat_template if style is Style.TOKENIZER else None
-    if style is Style.TOKENIZER and jinja is None:
-        raise RewardError("the source has no chat template: use --template chatml, hh or plain")
-    if jinja is not None:
-        write_atomically(folder / _CHAT_TEMPLATE, jinja.encode())
-    end = options.response_end
-    if end is None:
-        end = "" if form is Form.PAIR else default_response_end(source.kind, style, source.eos)
-    licence = options.licence if options.licence is not None else source.licence
-    return Manifest(
-        schema=SCHEMA,
-        name=options.name,
-        revision="0",
-        kind=source.kind,
-        precision="fp32",
-        model_file=_MODEL,
-        sha256=sha256_of(folder / _MODEL),
-        data_files=_data_files(folder),
-        tokenizer_file=_TOKENIZER,
-        tokenizer_sha256=sha256_of(folder / _TOKENIZER),
-        axes=tuple(
-            Axis(name, place, -1 if name in options.negated else 1, 0.0, 1.0)
-            for place, name in enumerate(names)
-        ),
-        template=Template(
-            style,
-            form,
-            source.cls_id,
-            source.sep_id if source.kind is Kind.ENCODER else None,
-            end,
-            None if jinja is None else _CHAT_TEMPLATE,
-            source.bos,
-            source.eos,
-        ),
-        max_tokens=max_tokens,
-        max_prompt_tokens=prompt_limit,
-        cut=options.cut,
-        pad_id=source.pad_id,
-        batch_invariant=False,
-        golden_file=_GOLDEN,
-        reference="none",
-        licence="not stated" if licence is None else licence,
-        training_card=None,
-        accuracy=(),
-    )
-
-
 def _parity_with_torch(
     network: AxesOf, folder: Path, manifest: Manifest, say: Callable[[str], None]
 ) -> float:
     model = _opened(folder, manifest)
     rows = [model.encode(*text) for text in golden_texts()]
     vocabulary = max(max(row) for row in rows) + 1
-    batches = varied_batches(rows, vocabulary, manifest.max_tokens)
-    session = Session(folder / _MODEL, "cpu", None)
+    batches = varied_batches(rows, vocabulary, min(manifest.max_tokens, _LONGEST_COMPARED))
+    session = Session(folder / MODEL, "cpu", None)
     drift = torch_drift(network, session.run, batches, manifest.pad_id, manifest.max_tokens)
     say(f"export: ONNX and torch differ by {drift:.1e} at most")
     if not drift <= MAX_FP32_DRIFT:
@@ -325,19 +238,13 @@ def _parity_with_torch(
     return drift
 
 
-def _data_files(folder: Path) -> dict[str, str]:
-    known = {_MODEL, _TOKENIZER, _CHAT_TEMPLATE, _GOLDEN, _CARD, MANIFEST_NAME}
-    extra = sorted(path for path in folder.iterdir() if path.name not in known)
-    return {path.name: sha256_of(path) for path in extra}
-
-
 def _shrunk(whole: Path, folder: Path, precision: str) -> None:
     import onnx
 
-    model = onnx.load(str(whole / _MODEL))
+    model = onnx.load(str(whole / MODEL))
     shrink(model, precision)
-    save(model, folder / _MODEL)
-    for name in (_TOKENIZER, _CHAT_TEMPLATE):
+    save(model, folder / MODEL)
+    for name in (TOKENIZER, CHAT_TEMPLATE):
         if (whole / name).is_file():
             shutil.copyfile(whole / name, folder / name)
 
@@ -382,8 +289,16 @@ def _check_ranks(
     return found
 
 
-def _accuracy(folder: Path, manifest: Manifest, pairs: Sequence[Pair]) -> float:
-    return pair_report(_opened(folder, manifest), pairs, pairs[0].axis).whole.accuracy
+def _reports(
+    folder: Path, manifest: Manifest, pairs: Mapping[str, Sequence[Pair]]
+) -> dict[str, PairReport]:
+    model = _opened(folder, manifest)
+    return {name: pair_report(model, some, some[0].axis) for name, some in pairs.items()}
+
+
+def _words(report: PairReport) -> str:
+    at = ", ".join(f"{each.accuracy:.4f} at {n}" for n, each in report.at_tokens.items())
+    return f"{report.whole.accuracy:.4f} whole, {at} tokens"
 
 
 def _opened(folder: Path, manifest: Manifest) -> OnnxRewardModel:

@@ -11,12 +11,9 @@ so rewards are in units of their own spread on reference responses, 0 being the 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
 import re
-import types
 import typing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +22,7 @@ from typing import Any
 
 from stars_local.core.errors import RewardError
 from stars_local.reward.files import write_atomically
+from stars_local.reward.strict_json import nearest, read_object
 
 MANIFEST_NAME = "reward.json"
 SCHEMA = 1
@@ -165,7 +163,7 @@ class Manifest:
                 return axis
         names = [axis.name for axis in self.axes]
         raise RewardError(
-            f"the reward model {self.name} has no axis {name!r}{_nearest(name, names)}: "
+            f"the reward model {self.name} has no axis {name!r}{nearest(name, names)}: "
             f"it has {', '.join(names)}"
         )
 
@@ -200,7 +198,7 @@ def from_json(raw: object, where: str) -> Manifest:
     """Check a JSON object and make it a manifest; `where` names it in errors."""
     if isinstance(raw, dict) and raw.get("schema", SCHEMA) != SCHEMA:
         raise RewardError(f"{where}: schema is {raw['schema']!r}, this version reads {SCHEMA}")
-    manifest = typing.cast(Manifest, _object(Manifest, raw, where, ""))
+    manifest = typing.cast(Manifest, read_object(Manifest, raw, where, ""))
     _check(manifest, where)
     return manifest
 
@@ -251,52 +249,3 @@ def _check(manifest: Manifest, where: str) -> None:
         "a file where the style is 'tokenizer', null elsewhere",
     )
     need(manifest.pad_id >= 0, "pad_id", f"at least 0, found {manifest.pad_id}")
-
-
-def _nearest(name: str, names: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, [str(each) for each in names], n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _object(kind: Any, raw: object, where: str, at: str) -> object:
-    here = at or "the manifest"
-    if not isinstance(raw, dict):
-        raise RewardError(f"{where}: {here} must be an object, found {type(raw).__name__}")
-    hints = typing.get_type_hints(kind)
-    prefix = f"{at}." if at else ""
-    missing = [name for name in hints if name not in raw]
-    unknown = [name for name in raw if name not in hints]
-    if unknown:
-        hint = _nearest(unknown[0], missing or hints)
-        raise RewardError(f"{where}: unknown field {prefix + unknown[0]!r}{hint}")
-    if missing:
-        raise RewardError(f"{where}: the field {prefix + missing[0]!r} is missing")
-    return kind(**{name: _value(hint, raw[name], where, prefix + name)
-                   for name, hint in hints.items()})  # fmt: skip
-
-
-def _value(hint: Any, raw: object, where: str, at: str) -> object:
-    """One value of a field, checked against the field's type."""
-    if isinstance(hint, types.UnionType):  # X | None is the only union there is
-        return None if raw is None else _value(typing.get_args(hint)[0], raw, where, at)
-    origin = typing.get_origin(hint)
-    if origin is tuple and isinstance(raw, list):
-        inner = typing.get_args(hint)[0]
-        return tuple(_value(inner, item, where, f"{at}[{i}]") for i, item in enumerate(raw))
-    if origin is dict and isinstance(raw, dict):
-        inner = typing.get_args(hint)[1]
-        return {key: _value(inner, item, where, f"{at}.{key}") for key, item in raw.items()}
-    if dataclasses.is_dataclass(hint):
-        return _object(hint, raw, where, at)
-    if origin is None and issubclass(hint, StrEnum):
-        if isinstance(raw, str) and raw in set(hint):
-            return hint(raw)
-        wanted = ", ".join(hint)
-        close = _nearest(raw, hint) if isinstance(raw, str) else ""
-        raise RewardError(f"{where}: {at} is {raw!r}{close}, must be one of {wanted}")
-    right = type(raw) is hint or (hint is float and type(raw) is int)
-    if not right or (isinstance(raw, float) and not math.isfinite(raw)):
-        name = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
-        wanted = name.get(hint, "a list" if origin is tuple else "an object")
-        raise RewardError(f"{where}: {at} is {json.dumps(raw)[:60]}, must be {wanted}")
-    return float(raw) if hint is float else raw  # type: ignore[arg-type]

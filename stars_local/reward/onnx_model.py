@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from stars_local.core.errors import DataError, RewardError, RewardValueError
 from stars_local.core.records import Prompt, Reward, RewardInfo, Scores
 from stars_local.reward.golden import TOLERANCE, read_golden
-from stars_local.reward.manifest import Manifest, read_manifest
+from stars_local.reward.manifest import Kind, Manifest, read_manifest
 from stars_local.reward.probe import probe
 from stars_local.reward.session import Session
 from stars_local.reward.sources import sha256_of
@@ -157,12 +157,14 @@ class OnnxRewardModel:
             yield batch
 
     def _check_fit(self) -> None:
-        """Run the tokenizer's largest id, and the longest text that the limit allows."""
+        """Run the tokenizer's largest id, and in encoders the longest text of the limit."""
         largest = self._texts.max_id
         try:
             self.run_batch([[largest]])
         except RewardError as error:
             raise self._misfit(f"token id {largest} of the tokenizer") from error
+        if self.manifest.kind is not Kind.ENCODER:
+            return  # decoders have no table of positions that could be too short
         try:
             self.run_batch([[self.manifest.pad_id] * self.manifest.max_tokens])
         except RewardError as error:
