@@ -28,7 +28,7 @@ _ENDED = {
     Finish.CONTEXT: "cut: the context is full",
     Finish.BUDGET: "cut at max_decoded_tokens",
     Finish.DEADLINE: "cut at max_seconds",
-    Finish.INTERRUPTED: "stopped; what was accepted stays",
+    Finish.INTERRUPTED: "stopped",
 }
 
 
