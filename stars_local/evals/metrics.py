@@ -1,0 +1,173 @@
+"""The numbers of an evaluation: pure functions of values by prompt.
+
+Intervals are 95 % percentile bootstrap intervals over prompts, so that answers to one prompt
+stay together; arms share prompts and seeds, so pairs of arms are compared prompt by prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+_N_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its interval; NaN where nothing was measured. n: prompts."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """One arm against another over shared prompts. win, tie and loss are shares that add up to
+    1; win_rate counts ties half; difference is the mean of first minus second."""
+
+    win: float
+    tie: float
+    loss: float
+    win_rate: Estimate
+    difference: Estimate
+
+
+def bootstrap(
+    rows: Sequence[Sequence[float]],
+    statistic: Callable[[Floats], float],
+    *,
+    seed: int = 0,
+    n_resamples: int = _N_RESAMPLES,
+) -> Estimate:
+    """A statistic of rows (one a prompt) with its interval.
+
+    statistic: given an array of rows, shape (n, columns).
+    """
+    values = np.asarray(rows, dtype=np.float64)
+    if len(values) == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    random = np.random.default_rng(seed)
+    picks = random.integers(0, len(values), (n_resamples, len(values)))
+    resampled = [statistic(values[pick]) for pick in picks]
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Estimate(float(statistic(values)), float(low), float(high), len(values))
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """The mean over prompts."""
+    return bootstrap([[value] for value in values], lambda rows: float(rows.mean()))
+
+
+def ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Estimate:
+    """sum(tops) / sum(bottoms), one of each a prompt; NaN where the bottoms add up to 0."""
+
+    def share(rows: Floats) -> float:
+        total = rows[:, 1].sum()
+        return float(rows[:, 0].sum() / total) if total else math.nan
+
+    return bootstrap(list(zip(tops, bottoms, strict=True)), share)
+
+
+def duel(first: Mapping[str, float], second: Mapping[str, float], *, margin: float = 0.0) -> Duel:
+    """Compare two arms on the prompts that both have.
+
+    margin: differences of up to this size, in units of the value, are ties.
+    """
+    shared = sorted(set(first) & set(second))
+    differences = [first[key] - second[key] for key in shared]
+    points = [1.0 if d > margin else 0.0 if d < -margin else 0.5 for d in differences]
+    n = max(1, len(points))
+    return Duel(
+        points.count(1.0) / n,
+        points.count(0.5) / n,
+        points.count(0.0) / n,
+        mean(points),
+        mean(differences),
+    )
+
+
+def length_controlled_win_rate(
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    first_lengths: Mapping[str, float],
+    second_lengths: Mapping[str, float],
+) -> Estimate:
+    """The win rate that answers of equal length would have.
+
+    The prompts' points (1, 1/2, 0) are regressed on tanh of the standardised difference of
+    lengths, the form of AlpacaEval 2 (arXiv 2404.04475) with least squares for its logistic
+    model; the intercept is the win rate at no difference, cut to [0, 1].
+    """
+    shared = sorted(set(first) & set(second))
+    rows = [
+        (
+            0.5 + 0.5 * np.sign(first[key] - second[key]),
+            first_lengths[key] - second_lengths[key],
+        )
+        for key in shared
+    ]
+
+    def intercept(values: Floats) -> float:
+        spread = values[:, 1].std()
+        if spread == 0:
+            return float(values[:, 0].mean())
+        x = np.tanh(values[:, 1] / spread)
+        design = np.stack([np.ones_like(x), x], axis=1)
+        fitted, *_ = np.linalg.lstsq(design, values[:, 0], rcond=None)
+        return float(np.clip(fitted[0], 0.0, 1.0))
+
+    return bootstrap(rows, intercept)
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Different n-grams of words over all n-grams, over all texts together; NaN without any."""
+    grams = Counter(gram for text in texts for gram in _ngrams(text.split(), n))
+    total = sum(grams.values())
+    return len(grams) / total if total else math.nan
+
+
+def self_bleu(texts: Sequence[str], *, n: int = 4, most: int = 100) -> float:
+    """Mean BLEU-n of each text against the others (of the first `most`): 1 is all alike.
+
+    Clipped precisions of 1 to n words with equal weights, add-one smoothed above one word, no
+    brevity penalty. NaN for fewer than two texts.
+    """
+    tokens = [text.split() for text in texts[:most]]
+    tokens = [words for words in tokens if words]
+    if len(tokens) < 2:
+        return math.nan
+    counts = [[Counter(_ngrams(words, size)) for size in range(1, n + 1)] for words in tokens]
+    scores = []
+    for place, mine in enumerate(counts):
+        logs = []
+        for size in range(n):
+            best: Counter[tuple[str, ...]] = Counter()
+            for other, theirs in enumerate(counts):
+                if other != place:
+                    best |= theirs[size]
+            hits = sum((mine[size] & best).values())
+            total = sum(mine[size].values())
+            smooth = 0 if size == 0 else 1
+            share = (hits + smooth) / (total + smooth) if total + smooth else 0.0
+            logs.append(math.log(share) if share > 0 else -math.inf)
+        scores.append(math.exp(sum(logs) / n))
+    return sum(scores) / len(scores)
+
+
+def percentiles(values: Sequence[float], levels: Sequence[float] = (0.5, 0.9, 0.99)) -> list[float]:
+    """Quantiles of values; NaN without any."""
+    if not values:
+        return [math.nan for _ in levels]
+    return [float(value) for value in np.quantile(np.asarray(values, float), list(levels))]
+
+
+def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
