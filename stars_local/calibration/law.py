@@ -88,9 +88,10 @@ class AttemptsLaw:
 
     def cost(self, threshold: Threshold, beta: float) -> Cost:
         """Mean attempts and forced share over the positions."""
-        z = np.clip(self.acceptance(threshold, beta), 1e-12, 1.0)
-        forced = (1.0 - z) ** self._max_attempts
-        return Cost(float(((1.0 - forced) / z).mean()), float(forced.mean()))
+        z = np.clip(self.acceptance(threshold, beta), 1e-12, 1.0 - 1e-16)
+        log_forced = self._max_attempts * np.log1p(-z)  # so that a tiny z is not cancelled away
+        attempts = -np.expm1(log_forced) / z
+        return Cost(float(attempts.mean()), float(np.exp(log_forced).mean()))
 
 
 def solve_threshold(

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from stars_local.core.records import ModelInfo, Prompt, Proposal, Sampling
 from stars_local.llama.branches import Branch, Cached, Trunk
 from stars_local.llama.drawing import Round
 from stars_local.llama.grammar import check_grammar
+from stars_local.llama.guard import guarded
 from stars_local.llama.library import build, native
 from stars_local.llama.model import MAX_SEQUENCES, ContextParams, NativeModel
 from stars_local.llama.planning import free_seq, seat
@@ -39,24 +39,6 @@ from stars_local.llama.runtime import Runtime
 from stars_local.llama.sampler import Chain
 from stars_local.llama.saved_state import Origin, pack, unpack
 from stars_local.llama.template import render
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _guarded(
-    method: Callable[Concatenate[LlamaModel, _P], _R],
-) -> Callable[Concatenate[LlamaModel, _P], _R]:
-    """One caller at a time, and none after `unload`."""
-
-    @functools.wraps(method)
-    def guarded(self: LlamaModel, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with self._lock:
-            if self._closed:
-                raise ModelError(f"{self.info.name}: the model was closed: load it again")
-            return method(self, *args, **kwargs)
-
-    return cast("Callable[Concatenate[LlamaModel, _P], _R]", guarded)
 
 
 class LlamaModel:
@@ -114,7 +96,7 @@ class LlamaModel:
 
     # -- the port ----------------------------------------------------------------------------
 
-    @_guarded
+    @guarded
     def open(self, prompt: Prompt, sampling: Sampling, stop: tuple[str, ...] = ()) -> Opened:
         """Prefill a prompt and return its trunk; see `LanguageModel.open`."""
         ids = self.encode(prompt)
@@ -144,7 +126,7 @@ class LlamaModel:
         runtime.trunks[trunk.id] = trunk
         return Opened(trunk.id, len(ids), n_reused)
 
-    @_guarded
+    @guarded
     def propose(self, orders: Sequence[Order]) -> list[tuple[Proposal, ...]]:
         """Draw the proposals of all orders together; see `LanguageModel.propose`."""
         lots = plan(self._runtime, [(order, self._trunk(order.trunk)) for order in orders])
@@ -159,7 +141,7 @@ class LlamaModel:
             lot.trunk.branches.update((branch.handle, branch) for branch in lot.branches)
         return [tuple(branch.proposal() for branch in lot.branches) for lot in lots]
 
-    @_guarded
+    @guarded
     def commit(self, trunk: int, proposal: Proposal) -> None:
         """Make a proposal part of its trunk; every other proposal of the trunk is dropped."""
         state = self._trunk(trunk)
@@ -172,7 +154,7 @@ class LlamaModel:
         state.absorb(winner)
         self._runtime.shorten(state)
 
-    @_guarded
+    @guarded
     def reject(self, trunk: int, proposals: Sequence[Proposal]) -> None:
         """Drop these proposals; the trunk and its other proposals stay."""
         state = self._trunk(trunk)
@@ -180,7 +162,7 @@ class LlamaModel:
             del state.branches[branch.handle]
             self._discard(branch)
 
-    @_guarded
+    @guarded
     def close(self, trunk: int, *, keep: bool = False) -> None:
         """Forget an open prompt and its proposals; with `keep` its cells stay for reuse."""
         state = self._trunk(trunk)
@@ -199,7 +181,7 @@ class LlamaModel:
 
     # -- beyond the port ---------------------------------------------------------------------
 
-    @_guarded
+    @guarded
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that `open` prefills for a prompt."""
         vocabulary = self._native.vocabulary
@@ -211,13 +193,13 @@ class LlamaModel:
         )
         return vocabulary.encode(pieces)
 
-    @_guarded
+    @guarded
     def response_ids(self, trunk: int) -> tuple[int, ...]:
         """The committed tokens of an open prompt's response, those that a stop string took away
         left out: what a conversation keeps as `Message.token_ids`."""
         return self._trunk(trunk).response_ids
 
-    @_guarded
+    @guarded
     def next_logits(self, trunk: int) -> NDArray[np.float32]:
         """The logits of the token that would follow an open prompt and its committed response:
         one row of n_vocab, a copy."""
@@ -250,7 +232,7 @@ class LlamaModel:
         """Threads that decode."""
         return self._native.n_threads
 
-    @_guarded
+    @guarded
     def save_state(self, trunk: int | None = None) -> bytes:
         """The KV state of an open prompt, or of the prompt closed with `keep` last, with its
         token ids. Good for the same model file, adapters and build only."""
@@ -264,7 +246,7 @@ class LlamaModel:
             raise ModelError("no prompt is cached: nothing to save")
         return pack(self._origin(), ids, bytes(save_sequence(self._native.context, seq)))
 
-    @_guarded
+    @guarded
     def load_state(self, data: bytes) -> int:
         """Put a saved state among the cached prompts, for `open` to reuse; returns its tokens.
 

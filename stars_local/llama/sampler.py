@@ -88,10 +88,6 @@ class Chain:
 
     def _fill(self, sampling: Sampling, vocabulary: Vocabulary, prompt_ids: Sequence[int]) -> None:
         lib, add = native(), native().llama_sampler_chain_add
-        if sampling.ignore_eog:
-            never = vocabulary.end_tokens()
-            biases = (lib.llama_logit_bias * len(never))(*((token, -np.inf) for token in never))
-            add(self.handle, lib.llama_sampler_init_logit_bias(self._n_vocab, len(never), biases))
         if sampling.repeat_penalty != 1.0 and sampling.repeat_last_n > 0:
             add(
                 self.handle,

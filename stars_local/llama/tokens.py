@@ -96,11 +96,6 @@ class Vocabulary:
             ids.insert(0, self.bos)
         return ids
 
-    def end_tokens(self) -> list[int]:
-        """All end-of-generation tokens."""
-        is_end = native().llama_vocab_is_eog
-        return [token for token in range(self.n_tokens) if is_end(self.handle, token)]
-
     def end_ids(self) -> list[int]:
         """All end-of-generation tokens."""
         is_end = native().llama_vocab_is_eog

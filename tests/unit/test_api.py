@@ -31,5 +31,5 @@ def test_the_demo_rejects_and_prefers() -> None:
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(UsageError, match="segmnt_size"):
         Aligned.open(segmnt_size=3)
-    with pytest.raises(UsageError, match="segment.size"):
+    with pytest.raises(UsageError, match=r"segment.size"):
         Aligned.open(segment_size=0)
