@@ -18,14 +18,14 @@ says otherwise. Pairing at random uses a generator of its own, seeded by the cal
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import DataError
+from stars_local.reward.labelled import paired, read_labelled
 from stars_local.reward.records import Record, read_records
 from stars_local.reward.text_format import Message
 
@@ -46,14 +46,6 @@ class Pair:
     line: int
 
 
-@dataclass(frozen=True)
-class _Labelled:
-    prompt: tuple[Message, ...]
-    text: str
-    label: str
-    line: int
-
-
 def read_pairs(
     path: Path,
     axis: str,
@@ -67,7 +59,8 @@ def read_pairs(
 ) -> Iterator[Pair]:
     """Yield the pairs of a preference file, in its order.
 
-    `prompts` is a CSV of `index`, `text` for a file whose prompts are indices into it.
+    `prompts` is a CSV of `index`, `text` for a file whose prompts are indices into it; see
+    `labelled` for what happens without one.
     `where` keeps only the records whose column has that value. `seed` chooses the partners
     of labelled records, of which those that `is_excluded` holds for are left out before
     pairing (a pair would take its clean partner with it). DataError names the file and line
@@ -89,10 +82,10 @@ def read_pairs(
     elif {"prompt", "response"} <= keys and isinstance(first.values["response"], list):
         convert = _pku_dpo
     elif "label" in keys and keys & {"text", "response", "Response"}:
-        table = None if prompts is None else _read_prompts(prompts)
-        rows = [_labelled(path, record, table) for record in everything]
+        rows = read_labelled(path, everything, prompts)
         rows = [row for row in rows if not is_excluded(row.text)]
-        yield from _paired(path, rows, axis, name, better_label, seed)
+        for good, bad in paired(path, rows, better_label, seed):
+            yield Pair(good.prompt, good.text, bad.text, axis, name, good.line)
         return
     else:
         raise DataError(
@@ -205,67 +198,3 @@ def _last_content(value: object) -> str:
             raise ValueError("an empty list of messages is no response")
         return messages[-1][1]
     return _text(value)
-
-
-def _paired(
-    path: Path,
-    rows: Sequence[_Labelled],
-    axis: str,
-    source: str,
-    better_label: str | None,
-    seed: int,
-) -> Iterator[Pair]:
-    if not rows:
-        return
-    default = "1" if not rows[0].prompt else "0"
-    better = default if better_label is None else better_label
-    labels = sorted({row.label for row in rows})
-    if better not in labels:
-        raise DataError(f"{path}: no row has the better label {better!r}, only {labels}")
-    groups: dict[tuple[Message, ...], list[_Labelled]] = {}
-    for row in rows:
-        groups.setdefault(row.prompt, []).append(row)
-    generator = random.Random(seed)
-    for prompt, group in groups.items():
-        good = [row for row in group if row.label == better]
-        bad = [row for row in group if row.label != better]
-        for one, other in _partners(good, bad, generator):
-            yield Pair(prompt, one.text, other.text, axis, source, one.line)
-
-
-def _partners(
-    good: Sequence[_Labelled], bad: Sequence[_Labelled], generator: random.Random
-) -> Iterator[tuple[_Labelled, _Labelled]]:
-    """Every row of the larger side once; the smaller side goes round."""
-    if not good or not bad:
-        return
-    n = max(len(good), len(bad))
-    shuffled = [generator.sample(side, len(side)) for side in (good, bad)]
-    for i in range(n):
-        yield shuffled[0][i % len(good)], shuffled[1][i % len(bad)]
-
-
-def _labelled(path: Path, record: Record, table: Mapping[str, str] | None) -> _Labelled:
-    values = record.values
-    text = next((values[key] for key in ("text", "response", "Response") if key in values), None)
-    if not isinstance(text, str) or "label" not in values:
-        raise DataError(f"{path}:{record.line}: needs a text (or response) and a label")
-    prompt: tuple[Message, ...] = ()
-    key = next((key for key in ("question", "prompt") if key in values), None)
-    if key is not None:
-        asked = str(values[key])
-        if table is not None:
-            if asked not in table:
-                raise DataError(f"{path}:{record.line}: no prompt {asked!r} in the prompt list")
-            asked = table[asked]
-        prompt = (("user", asked),)
-    return _Labelled(prompt, text, str(values["label"]), record.line)
-
-
-def _read_prompts(path: Path) -> dict[str, str]:
-    table = {}
-    for record in read_records(path):
-        if not {"index", "text"} <= set(record.values):
-            raise DataError(f"{path}:{record.line}: a prompt list needs the columns index, text")
-        table[str(record.values["index"])] = str(record.values["text"])
-    return table

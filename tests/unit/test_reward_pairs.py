@@ -181,3 +181,21 @@ def test_an_unknown_prompt_index_is_named(tmp_path: Path) -> None:
     prompts = table(tmp_path / "p", ["index", "text"], [["0", "first"]])
     with pytest.raises(DataError, match="no prompt '7'"):
         list(read_pairs(path, "axis", prompts=prompts))
+
+
+def test_indices_are_looked_up_in_the_list_beside_the_file(tmp_path: Path) -> None:
+    path = table(
+        tmp_path / "x", ["question", "Response", "label"], [["1", "a", "0"], ["1", "b", "1"]]
+    )
+    without = only(path)
+    assert without.prompt == ()
+    assert (without.chosen, without.rejected) == ("a", "b")
+    table(tmp_path / "question_list.csv", ["index", "text"], [["1", "Why?"]])
+    assert only(path).prompt == (("user", "Why?"),)
+
+
+def test_groups_stay_apart_without_a_list_of_prompts(tmp_path: Path) -> None:
+    rows = [(q, f"{q}{label}", label) for q in "012" for label in "01"]
+    path = table(tmp_path / "x", ["question", "Response", "label"], rows)
+    pairs = list(read_pairs(path, "axis"))
+    assert [(p.chosen, p.rejected) for p in pairs] == [("00", "01"), ("10", "11"), ("20", "21")]
