@@ -126,7 +126,17 @@ def open_reward_model(settings: Settings) -> RewardModel:
         gates=settings.gate,
         provider=settings.provider,
         threads=settings.threads,
+        render=render_chat,
     )
+
+
+def render_chat(prompt: Prompt, template: str, bos: str, eos: str) -> list[tuple[str, bool]]:
+    """A conversation by a Jinja chat template: pieces of text, each with whether it is the
+    template's own. Raises ModelError for a template that fails, DataError for a bad role."""
+    from stars_local.llama.template import Control, Kept, render
+
+    pieces = render(prompt, template, bos=bos, eos=eos)
+    return [(p.text, isinstance(p, Control)) for p in pieces if not isinstance(p, Kept)]
 
 
 def score_chunk(reward: RewardModel) -> int:

@@ -52,6 +52,7 @@ def reward_check(
     With --pairs: the share of pairs whose better response scores higher, with its 95 %
     interval, on whole responses and on their first 16, 32 and 64 tokens.
     """
+    from stars_local.compose import render_chat
     from stars_local.reward.onnx_model import OnnxRewardModel
     from stars_local.reward.resolve import find_model
 
@@ -60,7 +61,9 @@ def reward_check(
     if pairs and axis is None:
         raise UsageError("--pairs needs --axis NAME: what do the pairs judge?")
     folder, shipped = find_model(model)
-    opened = OnnxRewardModel(folder, provider=provider, threads=threads, trusted=shipped)
+    opened = OnnxRewardModel(
+        folder, provider=provider, threads=threads, trusted=shipped, render=render_chat
+    )
     if pairs and axis is not None:
         found = _on_pairs(opened, pairs, axis, prompts, better)
         lines = _pair_lines(found)

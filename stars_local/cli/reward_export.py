@@ -90,6 +90,7 @@ def reward_export(
     written where they differ too much. Needs the extra 'train'.
     """
     _require_packages()
+    from stars_local.compose import render_chat
     from stars_local.reward.export import export_reward
     from stars_local.reward.export_manifest import ExportOptions
     from stars_local.reward.manifest import Cut, Form, Style
@@ -119,6 +120,7 @@ def reward_export(
             reference_texts(reference),
             labelled,
             lambda line: print(line, file=sys.stderr, flush=True),
+            render_chat,
         )
     except OSError as error:
         raise StarsError(f"cannot write {out}: {error}") from error

@@ -33,11 +33,14 @@ def reward_score(
     A prompt is a text or a list of messages. A line that cannot be scored is named by its
     number on stderr and left out; the rest is scored, and the exit code is 1.
     """
+    from stars_local.compose import render_chat
     from stars_local.reward.onnx_model import OnnxRewardModel
     from stars_local.reward.resolve import find_model
 
     folder, shipped = find_model(reward)
-    model = OnnxRewardModel(folder, provider=provider, threads=threads, trusted=shipped)
+    model = OnnxRewardModel(
+        folder, provider=provider, threads=threads, trusted=shipped, render=render_chat
+    )
     n_lines, n_bad = 0, 0
     with _lines_of(file) as lines:
         for number, line in enumerate(lines, start=1):

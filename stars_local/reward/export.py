@@ -49,6 +49,7 @@ from stars_local.reward.parity import (
 )
 from stars_local.reward.session import INPUTS, OUTPUT, Session
 from stars_local.reward.sources import sha256_of
+from stars_local.reward.templates import Render
 from stars_local.reward.weights import save, shrink
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -80,6 +81,7 @@ def export_reward(
     reference: tuple[str, Sequence[tuple[Prompt, str]]],
     pairs: Mapping[str, Sequence[Pair]],
     say: Callable[[str], None] = lambda line: None,
+    render: Render | None = None,
 ) -> Exported:
     """Export a source into the folder `out`.
 
@@ -95,92 +97,156 @@ def export_reward(
     source = load_source(source_folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        made = _build(source, Path(scratch), options, reference, pairs, say)
+        made = _Export(source, options, reference, pairs, say, render).build(Path(scratch))
         _move(Path(scratch) / options.precision, out, made.manifest)
     return made
 
 
-def _build(
-    source: Source,
-    scratch: Path,
-    options: ExportOptions,
-    reference: tuple[str, Sequence[tuple[Prompt, str]]],
-    pairs: Mapping[str, Sequence[Pair]],
-    say: Callable[[str], None],
-) -> Exported:
-    say("export: writing the graph")
-    whole = scratch / "fp32"
-    whole.mkdir()
-    columns = options.axes if options.axes is not None else source.axes
-    n_outputs = _n_outputs(source)
-    wrong = [c for _, plus, minus in columns for c in (*plus, *minus) if c >= n_outputs]
-    if wrong:
-        raise UsageError(f"--axes names column {wrong[0]}, the network has {n_outputs} from 0 on")
-    network = AxesOf(source.network, n_outputs, columns).eval()
-    _to_onnx(network, source, whole / MODEL)
-    names = [name for name, _, _ in columns]
-    bare = bare_manifest(source, options, names, whole)
-    drift = _parity_with_torch(network, whole, bare, say)
-    texts = [*golden_texts(), *reference[1]]
-    folder = whole
-    correlation: dict[str, float] = {}
-    change: dict[str, float] = {}
-    manifest = _standardised(whole, bare, reference)
-    reports = _reports(whole, manifest, pairs)
-    for name, report in reports.items():
-        say(f"export: {name}: fp32 {_words(report)}")
-    if options.precision != "fp32":
+@dataclass(frozen=True)
+class _Export:
+    """One export; the parameters of `export_reward` with the source read."""
+
+    source: Source
+    options: ExportOptions
+    reference: tuple[str, Sequence[tuple[Prompt, str]]]
+    pairs: Mapping[str, Sequence[Pair]]
+    say: Callable[[str], None]
+    render: Render | None
+
+    def build(self, scratch: Path) -> Exported:
+        """Make the folder `scratch/precision`, complete."""
+        options = self.options
+        self.say("export: writing the graph")
+        whole = scratch / "fp32"
+        whole.mkdir()
+        columns = options.axes if options.axes is not None else self.source.axes
+        n_outputs = _n_outputs(self.source)
+        wrong = [c for _, plus, minus in columns for c in (*plus, *minus) if c >= n_outputs]
+        if wrong:
+            raise UsageError(
+                f"--axes names column {wrong[0]}, the network has {n_outputs} from 0 on"
+            )
+        network = AxesOf(self.source.network, n_outputs, columns).eval()
+        _to_onnx(network, self.source, whole / MODEL)
+        bare = bare_manifest(self.source, options, [name for name, _, _ in columns], whole)
+        drift = self._parity_with_torch(network, whole, bare)
+        manifest = self._standardised(whole, bare)
+        reports = self._reports(whole, manifest)
+        if options.precision == "fp32":
+            return self._finish(whole, manifest, drift, {}, {}, reports)
         folder = scratch / options.precision
         folder.mkdir()
         _shrunk(whole, folder, options.precision)
         small = replace(
-            bare, sha256=sha256_of(folder / MODEL), data_files=data_files(folder),
+            bare,
+            sha256=sha256_of(folder / MODEL),
+            data_files=data_files(folder),
             precision=options.precision,
-        )  # fmt: skip
-        correlation = _check_ranks(whole, folder, manifest, small, texts)
-        say(f"export: {options.precision} keeps the order, {min(correlation.values()):.5f}")
-        small = _standardised(folder, small, reference)
-        before, reports = reports, _reports(folder, small, pairs)
-        for name, report in reports.items():
-            change[name] = report.whole.accuracy - before[name].whole.accuracy
-            say(f"export: {name}: {options.precision} {_words(report)}")
-            if change[name] < -MAX_ACCURACY_LOSS:
+        )
+        correlation = self._rank_correlation(whole, folder, manifest, small)
+        small = self._standardised(folder, small)
+        after = self._reports(folder, small)
+        change = {
+            name: after[name].whole.accuracy - report.whole.accuracy
+            for name, report in reports.items()
+        }
+        for name, points in change.items():
+            if points < -MAX_ACCURACY_LOSS:
                 raise RewardError(
-                    f"{options.precision} loses {-100 * change[name]:.2f} points of accuracy on "
-                    f"{name}, allowed {100 * MAX_ACCURACY_LOSS:g}: use --precision fp16 or fp32"
+                    f"{options.precision} loses {-100 * points:.2f} points of accuracy on {name}, "
+                    f"allowed {100 * MAX_ACCURACY_LOSS:g}: use --precision fp16 or fp32"
                 )
-        manifest = small
-    return _finish(folder, manifest, drift, correlation, change, reports, source, say)
+        return self._finish(folder, small, drift, correlation, change, after)
 
+    def _finish(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        drift: float,
+        correlation: Mapping[str, float],
+        change: Mapping[str, float],
+        reports: Mapping[str, PairReport],
+    ) -> Exported:
+        """Independence of batches, golden scores, card, figures and the revision."""
+        model = self._opened(folder, manifest)
+        found = independence(model, [model.encode(*text) for text in golden_texts()])
+        self.say(
+            f"export: alone, batched and padded scores differ by {found.worst:.1e} spreads at most"
+        )
+        rewards = [reward.axes for reward in model.score(golden_texts()).rewards]
+        write_atomically(folder / GOLDEN, golden_json(golden_texts(), rewards))
+        if self.source.card is not None:
+            write_atomically(folder / CARD, self.source.card)
+        manifest = replace(
+            manifest,
+            batch_invariant=found.invariant,
+            training_card=None if self.source.card is None else CARD,
+            accuracy=tuple(report.measured(name) for name, report in reports.items()),
+        )
+        manifest = replace(manifest, revision=manifest.identity[:12])
+        write_manifest(folder, manifest)
+        return Exported(manifest, drift, correlation, change, found.worst, reports)
 
-def _finish(
-    folder: Path,
-    manifest: Manifest,
-    drift: float,
-    correlation: Mapping[str, float],
-    change: Mapping[str, float],
-    reports: Mapping[str, PairReport],
-    source: Source,
-    say: Callable[[str], None],
-) -> Exported:
-    """Independence of batches, golden scores, card, figures and the revision."""
-    model = _opened(folder, manifest)
-    found = independence(model, [model.encode(*text) for text in golden_texts()])
-    manifest = replace(manifest, batch_invariant=found.invariant)
-    say(f"export: alone, batched and padded scores differ by {found.worst:.1e} spreads at most")
-    scores = model.score(golden_texts())
-    rewards = [reward.axes for reward in scores.rewards]
-    write_atomically(folder / GOLDEN, golden_json(golden_texts(), rewards))
-    if source.card is not None:
-        write_atomically(folder / CARD, source.card)
-        manifest = replace(manifest, training_card=CARD)
-    manifest = replace(
-        manifest,
-        accuracy=tuple(report.measured(name) for name, report in reports.items()),
-        revision=manifest.identity[:12],
-    )
-    write_manifest(folder, manifest)
-    return Exported(manifest, drift, correlation, change, found.worst, reports)
+    def _parity_with_torch(self, network: AxesOf, folder: Path, manifest: Manifest) -> float:
+        model = self._opened(folder, manifest)
+        rows = [model.encode(*text) for text in golden_texts()]
+        vocabulary = max(max(row) for row in rows) + 1
+        batches = varied_batches(rows, vocabulary, min(manifest.max_tokens, _LONGEST_COMPARED))
+        session = Session(folder / MODEL, "cpu", None)
+        drift = torch_drift(network, session.run, batches, manifest.pad_id, manifest.max_tokens)
+        self.say(f"export: ONNX and torch differ by {drift:.1e} at most")
+        if not drift <= MAX_FP32_DRIFT:
+            raise RewardError(
+                f"the exported network strays from torch by {drift:.2g}, allowed "
+                f"{MAX_FP32_DRIFT:g}: this architecture cannot be exported faithfully"
+            )
+        return drift
+
+    def _standardised(self, folder: Path, manifest: Manifest) -> Manifest:
+        """The manifest with mean and spread of each axis on the reference texts."""
+        words, texts = self.reference
+        model = self._opened(folder, manifest)
+        values, _ = model.score_ids([model.encode(*text) for text in texts])
+        axes = []
+        for axis, column in zip(manifest.axes, values.T, strict=True):
+            if not np.isfinite(column).all() or not column.std() > 0:
+                raise RewardError(
+                    f"axis {axis.name} does not vary, or is not finite, on {len(column)} reference "
+                    "texts: it cannot steer anything"
+                )
+            mean, spread = float(column.mean()), float(column.std(ddof=1))
+            axes.append(replace(axis, mean=round(mean, 6), spread=float(f"{spread:.6g}")))
+        return replace(manifest, axes=tuple(axes), reference=words)
+
+    def _rank_correlation(
+        self, whole: Path, folder: Path, manifest: Manifest, small: Manifest
+    ) -> dict[str, float]:
+        left, right = self._opened(whole, manifest), self._opened(folder, small)
+        rows = [left.encode(*text) for text in (*golden_texts(), *self.reference[1])]
+        before, after = left.score_ids(rows)[0].T, right.score_ids(rows)[0].T
+        found = {}
+        for axis, a, b in zip(manifest.axes, before, after, strict=True):
+            found[axis.name] = rank_correlation(a, b)
+            if not found[axis.name] > MIN_RANK_CORRELATION:
+                raise RewardError(
+                    f"{small.precision} changes the order on axis {axis.name}: rank correlation "
+                    f"{found[axis.name]:.4f}, needed over {MIN_RANK_CORRELATION}: use --precision "
+                    "fp32"
+                )
+        self.say(f"export: {small.precision} keeps the order, {min(found.values()):.5f}")
+        return found
+
+    def _reports(self, folder: Path, manifest: Manifest) -> dict[str, PairReport]:
+        model = self._opened(folder, manifest)
+        found = {}
+        for name, some in self.pairs.items():
+            found[name] = pair_report(model, some, some[0].axis)
+            self.say(f"export: {name}: {manifest.precision} {_words(found[name])}")
+        return found
+
+    def _opened(self, folder: Path, manifest: Manifest) -> OnnxRewardModel:
+        write_manifest(folder, manifest)
+        return OnnxRewardModel(folder, provider="cpu", trusted=True, render=self.render)
 
 
 def _to_onnx(network: AxesOf, source: Source, path: Path) -> None:
@@ -220,24 +286,6 @@ def _n_outputs(source: Source) -> int:
         return int(source.network(ids, torch.ones_like(ids)).shape[1])
 
 
-def _parity_with_torch(
-    network: AxesOf, folder: Path, manifest: Manifest, say: Callable[[str], None]
-) -> float:
-    model = _opened(folder, manifest)
-    rows = [model.encode(*text) for text in golden_texts()]
-    vocabulary = max(max(row) for row in rows) + 1
-    batches = varied_batches(rows, vocabulary, min(manifest.max_tokens, _LONGEST_COMPARED))
-    session = Session(folder / MODEL, "cpu", None)
-    drift = torch_drift(network, session.run, batches, manifest.pad_id, manifest.max_tokens)
-    say(f"export: ONNX and torch differ by {drift:.1e} at most")
-    if not drift <= MAX_FP32_DRIFT:
-        raise RewardError(
-            f"the exported network strays from torch by {drift:.2g}, allowed {MAX_FP32_DRIFT:g}: "
-            "this architecture cannot be exported faithfully"
-        )
-    return drift
-
-
 def _shrunk(whole: Path, folder: Path, precision: str) -> None:
     import onnx
 
@@ -249,61 +297,9 @@ def _shrunk(whole: Path, folder: Path, precision: str) -> None:
             shutil.copyfile(whole / name, folder / name)
 
 
-def _standardised(
-    folder: Path, manifest: Manifest, reference: tuple[str, Sequence[tuple[Prompt, str]]]
-) -> Manifest:
-    """The manifest with mean and spread of each axis on the reference texts."""
-    model = _opened(folder, manifest)
-    values, _ = model.score_ids([model.encode(*text) for text in reference[1]])
-    axes = []
-    for axis, column in zip(manifest.axes, values.T, strict=True):
-        if not np.isfinite(column).all() or not column.std() > 0:
-            raise RewardError(
-                f"axis {axis.name} does not vary, or is not finite, on {len(column)} reference "
-                "texts: it cannot steer anything"
-            )
-        mean, spread = float(column.mean()), float(column.std(ddof=1))
-        axes.append(replace(axis, mean=round(mean, 6), spread=round(spread, 6)))
-    return replace(manifest, axes=tuple(axes), reference=reference[0])
-
-
-def _check_ranks(
-    whole: Path,
-    folder: Path,
-    manifest: Manifest,
-    small: Manifest,
-    texts: Sequence[tuple[Prompt, str]],
-) -> dict[str, float]:
-    left, right = _opened(whole, manifest), _opened(folder, small)
-    rows = [left.encode(*text) for text in texts]
-    found = {}
-    for axis, a, b in zip(
-        manifest.axes, left.score_ids(rows)[0].T, right.score_ids(rows)[0].T, strict=True
-    ):
-        found[axis.name] = rank_correlation(a, b)
-        if not found[axis.name] > MIN_RANK_CORRELATION:
-            raise RewardError(
-                f"{small.precision} changes the order on axis {axis.name}: rank correlation "
-                f"{found[axis.name]:.4f}, needed over {MIN_RANK_CORRELATION}: use --precision fp32"
-            )
-    return found
-
-
-def _reports(
-    folder: Path, manifest: Manifest, pairs: Mapping[str, Sequence[Pair]]
-) -> dict[str, PairReport]:
-    model = _opened(folder, manifest)
-    return {name: pair_report(model, some, some[0].axis) for name, some in pairs.items()}
-
-
 def _words(report: PairReport) -> str:
     at = ", ".join(f"{each.accuracy:.4f} at {n}" for n, each in report.at_tokens.items())
     return f"{report.whole.accuracy:.4f} whole, {at} tokens"
-
-
-def _opened(folder: Path, manifest: Manifest) -> OnnxRewardModel:
-    write_manifest(folder, manifest)
-    return OnnxRewardModel(folder, provider="cpu", trusted=True)
 
 
 def _move(made: Path, out: Path, manifest: Manifest) -> None:

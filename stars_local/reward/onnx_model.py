@@ -14,7 +14,7 @@ from stars_local.reward.manifest import Kind, Manifest, read_manifest
 from stars_local.reward.probe import probe
 from stars_local.reward.session import Session
 from stars_local.reward.sources import sha256_of
-from stars_local.reward.templates import TextEncoder, pad_right
+from stars_local.reward.templates import Render, TextEncoder, pad_right
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +32,10 @@ class OnnxRewardModel:
     Rewards are in spreads: (sign * output - mean) / spread, by axis. `axis` is the one that
     `Reward.value` takes, by default the manifest's first. provider: auto, cpu, cuda or coreml;
     what runs is `self.provider`. threads: None leaves the number to ONNX Runtime. trusted: the
-    files came with the program and need no trial in a child process. Raises RewardError if any
-    file is missing, damaged or does not fit the others, or if the provider gives other scores
-    than the golden ones.
+    files came with the program and need no trial in a child process. render: what renders the
+    chat template of a model that has its own (`stars_local.compose.render_chat`). Raises
+    RewardError if any file is missing, damaged or does not fit the others, or if the provider
+    gives other scores than the golden ones.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class OnnxRewardModel:
         provider: str = "auto",
         threads: int | None = None,
         trusted: bool = False,
+        render: Render | None = None,
     ) -> None:
         self.folder = folder
         self.manifest = manifest = read_manifest(folder)
@@ -53,7 +55,7 @@ class OnnxRewardModel:
         model_file = folder / manifest.model_file
         if not trusted:
             probe(model_file, folder / manifest.tokenizer_file, digests)
-        self._texts = TextEncoder(folder, manifest)
+        self._texts = TextEncoder(folder, manifest, render)
         self._session = Session(model_file, provider, threads)
         self._batch_invariant = manifest.batch_invariant
         self._check_fit()

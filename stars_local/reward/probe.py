@@ -7,6 +7,8 @@ verdict is remembered by the files' SHA-256 and the versions that read them.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import subprocess
 import sys
@@ -15,7 +17,6 @@ from importlib import metadata
 from pathlib import Path
 
 from stars_local.core.errors import RewardError, StarsError
-from stars_local.llama.disk_cache import DiskCache
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = "import sys; from stars_local.reward.probe import main; main(sys.argv[1:])"
@@ -29,9 +30,8 @@ def probe(model_file: Path, tokenizer_file: Path, digests: Sequence[str]) -> Non
     digests: the SHA-256 of all files of the model. Only success is remembered.
     """
     versions = [_version("onnxruntime-gpu", "onnxruntime"), _version("tokenizers")]
-    key = " ".join([*versions, *digests])
-    cache = DiskCache("reward-probes")
-    if cache.get(key) is True:
+    remembered = _remembered(" ".join([*versions, *digests]))
+    if remembered.is_file():
         return
     limit_s = _BASE_LIMIT_S + model_file.stat().st_size / _BYTES_PER_S
     try:
@@ -63,7 +63,10 @@ def probe(model_file: Path, tokenizer_file: Path, digests: Sequence[str]) -> Non
         ) from None
     if verdict is not True:
         raise RewardError(str(verdict))
-    cache.put(key, True)
+    # A verdict that cannot be kept costs the next start a second, nothing else
+    with contextlib.suppress(OSError):
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        remembered.touch()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -88,6 +91,14 @@ def _try_out(model_file: Path, tokenizer_file: Path) -> None:
     session = Session(model_file, "cpu", 1)
     for rows in ([[1]], [[1, 2, 3], [1]]):
         session.run(*pad_right(rows, 0))
+
+
+def _remembered(key: str) -> Path:
+    """The file that stands for a good verdict."""
+    import platformdirs
+
+    name = hashlib.sha256(key.encode()).hexdigest()
+    return Path(platformdirs.user_cache_dir("stars-local")) / "reward-probes" / name
 
 
 def _version(*packages: str) -> str:

@@ -12,6 +12,7 @@ from stars_local.core.ports import RewardModel
 from stars_local.reward.combine import CombinedReward, Term, parse_gate, parse_reward
 from stars_local.reward.manifest import MANIFEST_NAME
 from stars_local.reward.onnx_model import OnnxRewardModel
+from stars_local.reward.templates import Render
 
 DEFAULT_MODEL = "hh-minilm"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -25,6 +26,7 @@ def open_reward(
     *,
     provider: str = "auto",
     threads: int | None = None,
+    render: Render | None = None,
 ) -> RewardModel:
     """Open what `spec` names (see `stars_local.reward.combine`), with gates.
 
@@ -46,7 +48,7 @@ def open_reward(
         folder, shipped = find_model(DEFAULT_MODEL if name is None else name)
         if folder not in opened:
             opened[folder] = OnnxRewardModel(
-                folder, provider=provider, threads=threads, trusted=shipped
+                folder, provider=provider, threads=threads, trusted=shipped, render=render
             )
         return opened[folder]
 

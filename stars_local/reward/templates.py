@@ -25,7 +25,7 @@ reward of its beginning. The special tokens and the end stay.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
+Render = Callable[[Prompt, str, str, str], Sequence[tuple[str, bool]]]
+"""(prompt, Jinja template, bos, eos) to pieces of text up to where the answer begins, each with
+whether it is the template's own, in which special tokens are meant. Rendering runs code of the
+model's maker, so it is left to what can do that safely. Raises StarsError."""
+
 _MAX_CACHED_PROMPTS = 512
 _CHATML_END = "<|im_end|>\n"
 
@@ -47,8 +52,9 @@ _CHATML_END = "<|im_end|>\n"
 class TextEncoder:
     """Builds token ids by a manifest's template; keeps the ids of the last prompts."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, render: Render | None = None) -> None:
         self._manifest = manifest
+        self._render_template = render
         self._template = manifest.template
         self._tokenizer = load_tokenizer(folder / manifest.tokenizer_file)
         self._jinja = None
@@ -150,22 +156,20 @@ class TextEncoder:
         return self._render_own(prompt)
 
     def _render_own(self, prompt: Prompt) -> list[int]:
-        from stars_local.llama.template import Control, Kept, render
-
+        if self._jinja is None or self._render_template is None:
+            raise RewardError(
+                f"the reward model {self._manifest.name} has a chat template of its own, and was "
+                "opened without anything to render it: pass render="
+            )
         bare = tuple(replace(message, token_ids=None) for message in prompt.messages)
-        ids: list[int] = []
+        template = self._template
         try:
-            for piece in render(
-                Prompt(prompt.id, bare),
-                self._jinja,
-                bos=self._template.bos,
-                eos=self._template.eos,
-            ):
-                if not isinstance(piece, Kept):  # there are none: no message has token ids
-                    ids += self._ids(piece.text, special=isinstance(piece, Control))
+            pieces = self._render_template(
+                Prompt(prompt.id, bare), self._jinja, template.bos, template.eos
+            )
         except StarsError as error:
             raise RewardError(f"the reward model {self._manifest.name}: {error}") from error
-        return ids
+        return [i for text, special in pieces for i in self._ids(text, special=special)]
 
     def _ids(self, text: str, *, special: bool = False) -> list[int]:
         self._tokenizer.encode_special_tokens = not special

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from stars_local.compose import render_chat
 from stars_local.core.errors import RewardError, UsageError
 from stars_local.core.records import Message, Prompt
 from stars_local.reward import export
@@ -108,6 +109,20 @@ def test_a_process_model_is_read_where_the_step_ends(exported: Make, tmp_path: P
         logits = whole(input_ids=torch.tensor([ids])).logits[0, -1]
     found = model.run_batch([ids])[0, 0] * axis.spread + axis.mean
     assert found == pytest.approx(float(logits[1] - logits[0]), abs=1e-4)
+
+
+def test_a_decoder_with_a_chat_template_keeps_it(tmp_path: Path) -> None:
+    source = write_tiny_source(tmp_path / "source", "Qwen2ForSequenceClassification")
+    jinja = "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
+    settings = {"chat_template": jinja, "eos_token": "<|im_end|>"}
+    (source / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    out = tmp_path / "out"
+    export_reward(source, out, ExportOptions("tiny"), REFERENCE, {}, render=render_chat)
+    model = OnnxRewardModel(out, provider="cpu", trusted=True, render=render_chat)
+    assert model.manifest.template.style is Style.TOKENIZER
+    ids = model.encode(ASK, "yes <|im_end|>")
+    assert [ids.count(4), ids.count(5), ids[-1]] == [1, 2, 5]  # one turn, and the response's end
+    assert check_model(model, "cpu").passed
 
 
 def test_half_precision_weights_are_cast_before_export(exported: Make, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stars_local.compose import render_chat
 from stars_local.core.errors import RewardError
 from stars_local.core.records import Message, Prompt
 from stars_local.reward.manifest import Cut, Form, Kind, Manifest, Style, Template
@@ -102,15 +103,24 @@ def test_the_models_own_template_is_rendered(folder: Path) -> None:
         "<|im_start|>assistant "
     )
     (folder / "chat.jinja").write_text(jinja, encoding="utf-8")
-    encoder = TextEncoder(folder, single(folder, Style.TOKENIZER, "<|im_end|>", "chat.jinja"))
+    encoder = TextEncoder(
+        folder, single(folder, Style.TOKENIZER, "<|im_end|>", "chat.jinja"), render_chat
+    )
     wanted = [START, *ids("user kill ?"), END, START, *ids("assistant no"), END]
     assert encoder.encode(ASK, "no") == wanted
 
 
 def test_a_template_that_fails_is_one_line(folder: Path) -> None:
     (folder / "bad.jinja").write_text("{{ messages[", encoding="utf-8")
-    encoder = TextEncoder(folder, single(folder, Style.TOKENIZER, "", "bad.jinja"))
+    encoder = TextEncoder(folder, single(folder, Style.TOKENIZER, "", "bad.jinja"), render_chat)
     with pytest.raises(RewardError, match=r"tiny.*template"):
+        encoder.encode(ASK, "no")
+
+
+def test_a_template_without_a_renderer_is_an_error(folder: Path) -> None:
+    (folder / "any.jinja").write_text("x", encoding="utf-8")
+    encoder = TextEncoder(folder, single(folder, Style.TOKENIZER, "", "any.jinja"))
+    with pytest.raises(RewardError, match="render="):
         encoder.encode(ASK, "no")
 
 
