@@ -15,7 +15,8 @@ class _Root(LazyGroup):
     targets: ClassVar[dict[str, Target]] = {
         "chat": Target("stars_local.cli.chat", "chat", "Talk to a model; watch its segments."),
         "generate": Target("stars_local.cli.generate", "generate", "Answer one prompt."),
-        "eval": Target("stars_local.cli.eval", "app", "Compare methods over sets of prompts."),
+        "eval": Target("stars_local.cli.eval", "evaluate", "Compare methods over prompts."),
+        "eval-merge": Target("stars_local.cli.eval", "merge", "Join the shards of a run."),
         "report": Target("stars_local.cli.report", "report", "Show evaluation runs on a page."),
         "quants": Target("stars_local.cli.quants", "app", "Make, compare and choose quants."),
         "models": Target("stars_local.cli.models", "app", "Fetch, check and list model files."),

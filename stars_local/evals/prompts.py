@@ -35,6 +35,7 @@ from stars_local.core.records import Message, Prompt
 REVIEW_WORDS = 8  # of a review, as the prompt to continue
 _MAX_BYTES = 1 << 30
 _TEXT_KEYS = ("prompt", "instruction", "question", "goal", "Goal", "Behavior")
+_PROMPT_KEYS = {*_TEXT_KEYS, "chosen", "messages", "turns", "text"}
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 csv.field_size_limit(1 << 24)
 
@@ -126,12 +127,13 @@ def _rows(text: str, path: Path) -> Iterator[_Row]:
 
 
 def _is_lines(text: str) -> bool:
-    """Whether the first line is a whole object."""
-    first = text.lstrip().split("\n", 1)[0]
+    """Whether the file has an object a line, and is not one tree written on one line."""
+    first, _, rest = text.lstrip().partition("\n")
     try:
-        return isinstance(json.loads(first), dict)
+        found = json.loads(first)
     except (json.JSONDecodeError, RecursionError):
         return False
+    return isinstance(found, dict) and bool(rest.strip() or _PROMPT_KEYS & set(found))
 
 
 def _from_lines(text: str, path: Path) -> Iterator[_Row]:
@@ -168,7 +170,10 @@ def _from_object(values: Mapping[str, Any], where: str) -> _Row:
     given = values.get("id", values.get("question_id"))
     known = {"category", "label", "type", "source", "Category"}
     labels = {key.lower(): str(values[key]) for key in known & set(values)}
-    made: dict[str, Any] = {"given_id": None if given in (None, "") else str(given), "labels": labels}
+    made: dict[str, Any] = {
+        "given_id": None if given in (None, "") else str(given),
+        "labels": labels,
+    }
     if "chosen" in values:
         return _Row(parse_dialogue(str(values["chosen"]), where), **made)
     if isinstance(values.get("messages"), list):

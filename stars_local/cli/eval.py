@@ -1,0 +1,167 @@
+"""`stars-local eval`: methods side by side over a set of prompts; `eval-merge` joins shards."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stars_local.cli.options import with_settings
+from stars_local.config import Configured
+from stars_local.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from stars_local.core.ports import RewardModel
+    from stars_local.evals.prompts import PromptSet
+    from stars_local.evals.records import Line
+    from stars_local.evals.runner import Plan, Shard
+
+DEFAULT_ARMS = ("vanilla", "stars")
+
+
+@with_settings
+def evaluate(
+    configured: Configured,
+    prompts: Annotated[
+        Path, typer.Option(help="The prompts: a data set's own file, JSON lines, CSV or text.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the run; give it again to go on.")],
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:PARAM=VALUE,...]",
+            help="A method to compare; as often as wanted. Default: vanilla, stars.",
+        ),
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="reward:DIR", help="An independent judge; as often as wanted."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Most prompts.", min=1)] = None,
+    sample_seed: Annotated[
+        int | None, typer.Option(help="Take a random sample of the prompts, not the first.")
+    ] = None,
+    cohort: Annotated[int, typer.Option(help="Prompts drawn together.", min=1, max=80)] = 8,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="This process's part.")] = "1/1",
+    prefill: Annotated[str, typer.Option(help="What every response is forced to begin with.")] = "",
+    suffix: Annotated[str, typer.Option(help="Appended to every prompt.")] = "",
+    export_pairs: Annotated[
+        Path | None, typer.Option(help="Write kept against rejected segments as JSON lines.")
+    ] = None,
+) -> None:
+    """Compare methods on the same prompts with the same seeds.
+
+    A run that was stopped, however, goes on with the same command. Numbers stand in summary.json
+    of the folder; `stars-local report` makes a page of them.
+    """
+    from stars_local import arms
+    from stars_local.cli.thresholds import thresholds_for
+    from stars_local.evals.prompts import read_prompts
+    from stars_local.evals.runner import parse_shard
+
+    settings = configured.settings
+    part = parse_shard(shard)
+    seed = 0 if settings.seed is None else settings.seed
+    found = read_prompts(
+        prompts,
+        limit=limit,
+        sample_seed=sample_seed,
+        system=settings.system,
+        prefill=prefill,
+        suffix=suffix,
+    )
+    named = arms.arm_settings(configured, DEFAULT_ARMS if arm is None else arm)
+    opened = arms.Opened(cohort)
+    try:
+        made = [
+            arms.make_arm(name, each, opened, thresholds_for, seed) for name, each in named.items()
+        ]
+        steering = opened.get(next(iter(named.values()))).scoring
+        judges = dict(_open_judge(text) for text in judge or ())
+        about = {
+            "prompts": found.sha256,
+            "prefill": prefill,
+            "suffix": suffix,
+            "steering": steering.info.axis,
+        }
+        plan = arms.make_plan(made, found.prompts, steering, judges, cohort, about)
+        lines = _run(plan, out, part, found)
+    finally:
+        opened.close()
+    if export_pairs is not None:
+        _export(lines, found, export_pairs)
+
+
+def _open_judge(text: str) -> tuple[str, RewardModel]:
+    kind, colon, path = text.partition(":")
+    if kind != "reward" or not colon or not path:
+        raise UsageError(f"--judge {text}: give reward:DIR, a folder with a reward model")
+    from stars_local.reward.resolve import open_reward
+
+    model = open_reward(path)
+    return model.info.name, model
+
+
+def _run(plan: Plan, out: Path, shard: Shard, found: PromptSet) -> list[Line]:
+    """Draw what is missing, show how long is left by arm, and write the summary."""
+    from stars_local.cli.progress import stages
+    from stars_local.evals.records import SUMMARY, write_atomically
+    from stars_local.evals.runner import run
+    from stars_local.evals.summary import summarise
+
+    sizes = [len(group) for k, group in enumerate(plan.cohorts()) if shard.has(k)]
+    total = sum(sizes)
+    print(
+        f"stars-local: {len(plan.arms)} arms x {total} answers in {len(sizes)} cohorts of up to "
+        f"{plan.width}",
+        file=sys.stderr,
+    )
+    lines, done = [], dict.fromkeys((arm.name for arm in plan.arms), 0)
+    with stages() as advance:
+        for line in run(plan, out, shard):
+            lines.append(line)
+            done[line["arm"]] += 1
+            advance(line["arm"], done[line["arm"]], total)
+    summary = summarise(lines, found.labels)
+    write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    _show(summary)
+    return lines
+
+
+def _export(lines: list[Line], found: PromptSet, path: Path) -> None:
+    from stars_local.evals.records import to_text, write_atomically
+    from stars_local.evals.runner import preference_pairs
+
+    by_id = {prompt.id: prompt for prompt in found.prompts}
+    write_atomically(path, "".join(map(to_text, preference_pairs(lines, by_id))))
+
+
+def _show(summary: dict[str, Any]) -> None:
+    """The headline on stdout."""
+    for name, arm in summary["arms"].items():
+        rewards = "  ".join(
+            f"{judge} {each['value']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
+            for judge, each in arm["rewards"].items()
+        )
+        attempts = arm["attempts"]["value"]
+        typer.echo(
+            f"{name}: n {arm['n']}  decoded {arm['n_decoded_tokens']:.0f}  "
+            f"attempts {attempts:.2f}  {rewards}"
+        )
+    for pair in summary["pairs"]:
+        value, low, high = (100 * pair["win_rate"][key] for key in ("value", "low", "high"))
+        names = f"{pair['first']} over {pair['second']} by {pair['judge']}"
+        typer.echo(f"{names}: {value:.1f} % [{low:.1f}, {high:.1f}]")
+
+
+def merge(
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    shards: Annotated[list[Path], typer.Argument(help="The folders of the shards.")],
+) -> None:
+    """Join the shards of one run into one folder with its summary."""
+    from stars_local.evals.merge import merge_runs
+
+    _show(merge_runs(shards, out))

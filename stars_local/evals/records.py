@@ -1,0 +1,204 @@
+"""The files of a run: a line per answer, and a manifest that says what the run is.
+
+`results.jsonl` only grows while a run goes on: every line is written whole and fsynced. When a run
+is taken up again, cohorts that were not complete lose their lines (by an atomic replacement of
+the file) and run again whole. All but `elapsed_s` depends on the manifest alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stars_local.core.errors import DataError, UsageError
+from stars_local.core.records import Attempt, Result, Segment
+
+SCHEMA = 1
+RESULTS, MANIFEST, SUMMARY = "results.jsonl", "manifest.json", "summary.json"
+Line = dict[str, Any]
+
+
+def answer_line(
+    arm: str,
+    cohort: int,
+    result: Result,
+    rewards: Mapping[str, float],
+    attempts: Sequence[Attempt],
+) -> Line:
+    """The line of one answer. rewards: of the finished text, by judge."""
+    return {
+        "schema": SCHEMA,
+        "prompt_id": result.prompt_id,
+        "arm": arm,
+        "cohort": cohort,
+        "method": result.method,
+        "text": result.text,
+        "finish_reason": result.finish_reason.value,
+        "rewards": {name: _finite(value) for name, value in rewards.items()},
+        "initial_reward": _finite(result.initial_reward),
+        "n_prompt_tokens": result.n_prompt_tokens,
+        "n_kept_tokens": result.n_kept_tokens,
+        "n_rejected_tokens": result.n_rejected_tokens,
+        "n_spare_tokens": result.n_spare_tokens,
+        "n_decoded_tokens": result.n_decoded_tokens,
+        "n_rm_calls": result.n_rm_calls,
+        "n_rm_batches": result.n_rm_batches,
+        "n_rm_tokens": result.n_rm_tokens,
+        "seed": result.seed,
+        "elapsed_s": round(result.elapsed_s, 6),
+        "segments": [_segment(segment) for segment in result.segments],
+        "attempts": [_attempt(attempt) for attempt in attempts],
+    }
+
+
+def _segment(segment: Segment) -> Line:
+    return {
+        "index": segment.index,
+        "n_tokens": segment.n_tokens,
+        "reward": _finite(segment.reward),
+        "threshold": _finite(segment.threshold),
+        "n_attempts": segment.n_attempts,
+        "outcome": segment.outcome.value,
+    }
+
+
+def _attempt(attempt: Attempt) -> Line:
+    return {
+        "segment": attempt.segment,
+        "index": attempt.index,
+        "text": attempt.text,
+        "n_tokens": attempt.n_tokens,
+        "outcome": attempt.outcome.value,
+        "reward": _finite(attempt.reward),
+        "threshold": _finite(attempt.threshold),
+        "probability": _finite(attempt.probability),
+        "end": attempt.end.value,
+    }
+
+
+class ResultsFile:
+    """The answers of a run on disk; one process writes it at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / RESULTS
+
+    def resume(self, cohorts: Mapping[tuple[str, int], Sequence[str]]) -> list[Line]:
+        """Keep the lines of complete cohorts, drop all others, and return those kept.
+
+        cohorts: the prompt ids that (arm, cohort) has when it is complete.
+        """
+        found: dict[tuple[str, int], dict[str, Line]] = defaultdict(dict)
+        lines = list(read_lines(self.path, forgive_last=True)) if self.path.exists() else []
+        for line in lines:
+            found[line["arm"], line["cohort"]][line["prompt_id"]] = line
+        kept = [
+            line
+            for key, by_id in found.items()
+            if key in cohorts and set(by_id) == set(cohorts[key])
+            for line in by_id.values()
+        ]
+        if len(kept) != len(lines) or not _ends_whole(self.path):
+            write_atomically(self.path, "".join(map(to_text, kept)))
+        return kept
+
+    def append(self, line: Line) -> None:
+        """Add one answer; it is on disk when this returns."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(to_text(line))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot write: {error.strerror}") from error
+
+
+def read_lines(path: Path, *, forgive_last: bool = False) -> Iterable[Line]:
+    """The answers in a file. forgive_last: leave out a last line that was cut while written."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the results: {error.strerror}") from error
+    pieces = raw.split(b"\n")
+    for number, line in enumerate(pieces, start=1):
+        if not line or (forgive_last and number == len(pieces)):
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: not a line of results: {error}") from error
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+            raise DataError(f"{path}:{number}: not a line of results of schema {SCHEMA}")
+        yield found
+
+
+def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Make a run's folder, or check that it holds this very run.
+
+    Raises UsageError naming the first value that differs.
+    """
+    path = folder / MANIFEST
+    wanted = json.loads(json.dumps(manifest, allow_nan=False))
+    if path.exists():
+        found = read_manifest(folder)
+        for key in wanted["run"]:
+            if found["run"].get(key) != wanted["run"][key]:
+                raise UsageError(
+                    f"{folder} holds another run: {key} differs: give another --out, "
+                    "or the options it was begun with"
+                )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot make the folder: {error.strerror}") from error
+    if (folder / RESULTS).exists():
+        raise UsageError(f"{folder} has results without a manifest: give another --out")
+    write_atomically(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run's folder."""
+    path = folder / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: cannot read the manifest of a run: {error}") from error
+    if not isinstance(found, dict) or "run" not in found or found.get("schema") != SCHEMA:
+        raise DataError(f"{path}: not a manifest of schema {SCHEMA}")
+    return found
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is whole or not there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"{path}: cannot write: {error.strerror}") from error
+
+
+def to_text(line: Mapping[str, Any]) -> str:
+    """A line of results, newline included."""
+    return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _ends_whole(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,103 @@
+"""Metrics and rules of evaluation: identities, known values, coverage of the intervals."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stars_local.evals.metrics import (
+    bootstrap,
+    distinct_n,
+    duel,
+    length_controlled_win_rate,
+    mean,
+    percentiles,
+    ratio,
+    self_bleu,
+)
+from stars_local.evals.refusals import agreement, is_refusal
+
+VALUES = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-5, 5), min_size=1)
+
+
+@given(VALUES, VALUES, st.floats(0, 2))
+@settings(max_examples=30, deadline=None)
+def test_a_duel_is_a_zero_sum_game(
+    first: dict[str, float], second: dict[str, float], margin: float
+) -> None:
+    if not set(first) & set(second):
+        return
+    there, back = duel(first, second, margin=margin), duel(second, first, margin=margin)
+    assert there.win + there.tie + there.loss == pytest.approx(1)
+    assert (there.win, there.loss) == (back.loss, back.win)
+    assert there.win_rate.value == pytest.approx(there.win + there.tie / 2)
+    assert there.win_rate.value + back.win_rate.value == pytest.approx(1)
+    assert there.difference.value == pytest.approx(-back.difference.value)
+    assert there.win_rate.low <= there.win_rate.value <= there.win_rate.high
+
+
+def test_intervals_cover_as_often_as_they_say() -> None:
+    dice = random.Random(1)
+    hits = 0
+    for i in range(200):
+        sample = [[dice.gauss(1.0, 2.0)] for _ in range(60)]
+        found = bootstrap(sample, lambda rows: float(rows.mean()), seed=i, n_resamples=400)
+        hits += found.low <= 1.0 <= found.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_nothing_measured_is_not_a_number() -> None:
+    assert math.isnan(mean([]).value)
+    assert math.isnan(ratio([], []).value)
+    assert all(map(math.isnan, percentiles([])))
+    assert math.isnan(distinct_n([], 2))
+    assert math.isnan(self_bleu(["one text"]))
+
+
+def test_a_ratio_weighs_prompts_by_their_size() -> None:
+    assert ratio([1, 9], [1, 3]).value == pytest.approx(2.5)
+
+
+def test_length_control_takes_out_what_length_explains() -> None:
+    dice = random.Random(2)
+    lengths = {str(i): dice.uniform(50, 150) for i in range(400)}
+    other = dict.fromkeys(lengths, 80.0)
+    by_length = {key: value / 100 + dice.gauss(0, 0.1) for key, value in lengths.items()}
+    plain = dict.fromkeys(lengths, 0.8)
+    raw = duel(by_length, plain).win_rate.value
+    controlled = length_controlled_win_rate(by_length, plain, lengths, other)
+    assert raw > 0.65
+    assert abs(controlled.value - 0.5) < abs(raw - 0.5) / 2
+
+
+def test_diversity_of_known_texts() -> None:
+    assert distinct_n(["a b a b"], 1) == pytest.approx(0.5)
+    assert distinct_n(["a b a b"], 2) == pytest.approx(2 / 3)
+    same, different = ["the cat sat on the mat"] * 3, ["a b c d e", "f g h i j", "k l m n o"]
+    assert self_bleu(same) == pytest.approx(1.0)
+    assert self_bleu(different) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("I'm sorry, but I can't help with that.", True),
+        ("I’m not able to assist.", True),
+        ("Sure! First, take " + "x" * 300 + " I cannot go on.", False),
+        ("", False),
+        ("You can bake bread in an hour.", False),
+    ],
+)
+def test_refusals_by_rule(text: str, refused: bool) -> None:
+    assert is_refusal(text) is refused
+
+
+def test_agreement_counts_both_kinds_of_error() -> None:
+    found = agreement(
+        [("I can't.", True), ("I can't.", False), ("Sure.", True), ("Sure.", False), ("Ok.", False)]
+    )
+    assert (found.accuracy, found.precision, found.recall, found.n) == (0.6, 0.5, 0.5, 5)

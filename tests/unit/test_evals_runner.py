@@ -1,0 +1,146 @@
+"""A run can be killed at any line, or inside one, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stars_local.core.driver import Driver, Task
+from stars_local.core.errors import DataError, UsageError
+from stars_local.core.methods import Context
+from stars_local.core.methods.registry import MethodParams, build
+from stars_local.core.records import Prompt
+from stars_local.core.seeds import SeedSource
+from stars_local.evals.merge import merge_runs
+from stars_local.evals.records import RESULTS, read_lines
+from stars_local.evals.runner import Arm, Plan, Shard, parse_shard, preference_pairs, run
+from tests.support.laws import letters_model, letters_reward
+
+PARAMS = MethodParams(
+    segment_size=3, max_attempts=4, reward_threshold=1.0, beta=0.2, max_new_tokens=9, n=3
+)
+
+
+def arm(name: str, seed: int = 0) -> Arm:
+    def make_task(prompt: Prompt) -> Task:
+        context = Context(SeedSource(seed, prompt.id), PARAMS.max_new_tokens, width=2)
+        return Task(prompt, build(name, PARAMS), name, context)
+
+    return Arm(
+        name,
+        make_task,
+        lambda n_slots: Driver(letters_model(), letters_reward(), n_slots=n_slots),
+        {"seed": seed},
+    )
+
+
+def plan(n_prompts: int = 7, width: int = 3, **more: Any) -> Plan:
+    prompts = tuple(Prompt(f"p{i}", text=f"prompt {i}") for i in range(n_prompts))
+    names = ("vanilla", "stars", "best-of-n")
+    arms = more.pop("arms", tuple(arm(name) for name in names))
+    return Plan(arms, prompts, {"steering": letters_reward()}, width, more)
+
+
+def timeless(folder: Path) -> list[str]:
+    lines = list(read_lines(folder / RESULTS))
+    for line in lines:
+        assert line.pop("elapsed_s") >= 0
+    return sorted(json.dumps(line, sort_keys=True) for line in lines)
+
+
+def undisturbed(folder: Path) -> list[str]:
+    list(run(plan(), folder))
+    return timeless(folder)
+
+
+def test_every_arm_answers_every_prompt_once(tmp_path: Path) -> None:
+    lines = list(run(plan(), tmp_path / "run"))
+    assert len(lines) == 21
+    assert {(line["arm"], line["prompt_id"]) for line in lines} == {
+        (name, f"p{i}") for name in ("vanilla", "stars", "best-of-n") for i in range(7)
+    }
+    for line in lines:
+        parts = line["n_kept_tokens"] + line["n_rejected_tokens"] + line["n_spare_tokens"]
+        assert line["n_decoded_tokens"] == parts
+        assert "steering" in line["rewards"]
+
+
+@given(
+    stops=st.lists(st.integers(0, 20), min_size=1, max_size=4),
+    torn=st.binary(max_size=40).filter(lambda b: b"\n" not in b),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    tmp_path_factory: pytest.TempPathFactory, stops: list[int], torn: bytes
+) -> None:
+    root = tmp_path_factory.mktemp("runs")
+    folder = root / "killed"
+    for stop in stops:
+        steps = run(plan(), folder)
+        for _, _line in zip(range(stop), steps, strict=False):
+            pass
+        steps.close()
+        if (folder / RESULTS).exists():
+            with (folder / RESULTS).open("ab") as file:
+                file.write(torn)  # a line that was cut while it was written
+    list(run(plan(), folder))
+    assert timeless(folder) == undisturbed(root / "whole")
+
+
+def test_a_complete_run_draws_nothing_again(tmp_path: Path) -> None:
+    list(run(plan(), tmp_path))
+    before = (tmp_path / RESULTS).read_bytes()
+    assert len(list(run(plan(), tmp_path))) == 21
+    assert (tmp_path / RESULTS).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [plan(width=2), plan(6), plan(prompts="x"), plan(arms=(arm("vanilla", seed=1),))],
+)
+def test_a_folder_belongs_to_one_run(tmp_path: Path, other: Plan) -> None:
+    list(run(plan(), tmp_path))
+    with pytest.raises(UsageError, match="holds another run"):
+        list(run(other, tmp_path))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_shards_merge_into_the_whole_run(tmp_path: Path, n: int) -> None:
+    folders = [tmp_path / f"shard{i}" for i in range(1, n + 1)]
+    for i, folder in enumerate(folders, start=1):
+        list(run(plan(), folder, Shard(i, n)))
+    summary = merge_runs([f for f in folders if (f / RESULTS).exists()], tmp_path / "all")
+    assert timeless(tmp_path / "all") == undisturbed(tmp_path / "whole")
+    assert {each["n"] for each in summary["arms"].values()} == {7}
+
+
+def test_merging_needs_every_answer_and_one_run(tmp_path: Path) -> None:
+    list(run(plan(), tmp_path / "a", Shard(1, 2)))
+    with pytest.raises(DataError, match="answers are missing"):
+        merge_runs([tmp_path / "a"], tmp_path / "all")
+    list(run(plan(6), tmp_path / "b"))
+    with pytest.raises(UsageError, match="not a shard"):
+        merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "-1/2", "1/0"])
+def test_a_bad_shard_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_shard(text)
+
+
+def test_pairs_prefer_what_was_kept_and_share_its_prefix(tmp_path: Path) -> None:
+    made = plan(40)
+    lines = list(run(made, tmp_path))
+    prompts = {prompt.id: prompt for prompt in made.prompts}
+    pairs = list(preference_pairs(lines, prompts))
+    assert len(pairs) > 20
+    texts = {line["text"] for line in lines}
+    for pair in pairs:
+        assert pair["chosen_reward"] > pair["rejected_reward"]
+        assert any(text.startswith(pair["prefix"] + pair["chosen"]) for text in texts)
