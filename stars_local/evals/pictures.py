@@ -1,0 +1,128 @@
+"""The pictures of a report, as SVG text that stands in a page by itself.
+
+Colours follow the page: lines that are not an arm's take `currentColor`, so that light and dark
+pages both show them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stars_local.core.errors import StarsError
+from stars_local.evals.records import Line
+
+_INK = "#808184"  # replaced by currentColor in the finished picture
+
+
+def pictures(summary: Mapping[str, Any], lines: Sequence[Line], judge: str) -> dict[str, str]:
+    """Every picture by its caption. judge: whose rewards stand for quality."""
+    arms = summary["arms"]
+    return {
+        f"Quality ({judge}) against decoded tokens per answer, 95 % intervals": _draw(
+            lambda axes: _quality(axes, arms, judge)
+        ),
+        "Attempts per segment": _draw(lambda axes: _attempts(axes, arms)),
+        "Share of attempts accepted, by position of the segment": _draw(
+            lambda axes: _by_segment(axes, arms, "acceptance")
+        ),
+        "Reward of kept segments, by position": _draw(
+            lambda axes: _by_segment(axes, arms, "reward_kept")
+        ),
+        f"Reward ({judge}) against length": _draw(lambda axes: _length(axes, lines, judge)),
+        "Share of segments forced": _draw(lambda axes: _forced(axes, arms)),
+    }
+
+
+def _draw(paint: Callable[[Any], None]) -> str:
+    try:
+        import matplotlib as mpl
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise StarsError(
+            "matplotlib is not installed: install stars-local[report] to make reports"
+        ) from error
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "stars-local",
+        "font.family": "sans-serif",
+        "text.color": _INK,
+        "axes.edgecolor": _INK,
+        "axes.labelcolor": _INK,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        paint(axes)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :].replace(_INK, "currentColor")
+
+
+def _quality(axes: Any, arms: Mapping[str, Any], judge: str) -> None:
+    """A curve a method: its arms differ in their parameters."""
+    curves: dict[str, list[tuple[float, dict[str, float]]]] = {}
+    for name, arm in arms.items():
+        method = name.partition(":")[0]
+        curves.setdefault(method, []).append((arm["n_decoded_tokens"], arm["rewards"][judge]))
+    for method, points in curves.items():
+        points.sort(key=lambda point: point[0])
+        x = [tokens for tokens, _ in points]
+        y = [each["value"] for _, each in points]
+        errors = [
+            [each["value"] - each["low"] for _, each in points],
+            [each["high"] - each["value"] for _, each in points],
+        ]
+        axes.errorbar(x, y, yerr=errors, marker="o", capsize=3, label=method)
+    axes.set_xlabel("decoded tokens per answer")
+    axes.set_ylabel(f"mean reward ({judge})")
+
+
+def _attempts(axes: Any, arms: Mapping[str, Any]) -> None:
+    for name, arm in arms.items():
+        counts = {int(n): count for n, count in arm["attempts_distribution"].items()}
+        total = sum(counts.values())
+        if total:
+            axes.plot(list(counts), [c / total for c in counts.values()], marker="o", label=name)
+    axes.set_xlabel("attempts judged")
+    axes.set_ylabel("share of segments")
+
+
+def _by_segment(axes: Any, arms: Mapping[str, Any], key: str) -> None:
+    for name, arm in arms.items():
+        rows = [row for row in arm["by_segment"] if row[key] is not None]
+        if len(rows) > 1:
+            axes.plot([r["segment"] for r in rows], [r[key] for r in rows], marker="o", label=name)
+    axes.set_xlabel("segment")
+    axes.set_ylabel(key.replace("_", " "))
+
+
+def _length(axes: Any, lines: Sequence[Line], judge: str) -> None:
+    for name in dict.fromkeys(line["arm"] for line in lines):
+        mine = [line for line in lines if line["arm"] == name]
+        axes.scatter(
+            [line["n_kept_tokens"] for line in mine],
+            [line["rewards"][judge] for line in mine],
+            s=10,
+            alpha=0.6,
+            label=name,
+        )
+    axes.set_xlabel("tokens of the answer")
+    axes.set_ylabel(f"reward ({judge})")
+
+
+def _forced(axes: Any, arms: Mapping[str, Any]) -> None:
+    names = list(arms)
+    axes.barh(names, [arms[name]["forced_share"]["value"] or 0.0 for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("share of segments")
