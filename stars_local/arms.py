@@ -98,7 +98,7 @@ def make_arm(name: str, settings: Settings, opened: Opened, find: FindThresholds
         return compose.make_task(prompt, settings, models, thresholds=thresholds, seed=seed)
 
     def open_driver(n_slots: int) -> Driver:
-        _clear(models)
+        clear(models)
         return compose.open_driver(models, n_slots=n_slots)
 
     params = {key: _recorded(value) for key, value in recorded_params(settings, thresholds).items()}
@@ -126,7 +126,7 @@ def make_plan(
     )
 
 
-def _clear(models: compose.Models) -> None:
+def clear(models: compose.Models) -> None:
     """Empty the KV cache, so that not even the order of cells is left of what was before."""
     import llama_cpp
 

@@ -1,9 +1,12 @@
-"""`stars-local eval`: methods side by side over a set of prompts; `eval-merge` joins shards."""
+"""`stars-local eval`: methods side by side over a set of prompts; `sweep` varies one method's
+parameters; `eval-merge` joins shards."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,33 +22,56 @@ if TYPE_CHECKING:
     from stars_local.evals.records import Line
     from stars_local.evals.runner import Plan, Shard
 
-DEFAULT_ARMS = ("vanilla", "stars")
+DEFAULT_METHODS = ("vanilla", "stars")
+
+Prompts = Annotated[
+    Path, typer.Option(help="The prompts: a data set's own file, JSON lines, CSV or text.")
+]
+Out = Annotated[Path, typer.Option(help="The folder of the run; give it again to go on.")]
+Judge = Annotated[
+    list[str] | None,
+    typer.Option(metavar="reward:DIR", help="An independent judge; as often as wanted."),
+]
+Limit = Annotated[int | None, typer.Option(help="Most prompts.", min=1)]
+SampleSeed = Annotated[
+    int | None, typer.Option(help="Take a random sample of the prompts, not the first.")
+]
+Cohort = Annotated[int, typer.Option(help="Prompts drawn together.", min=1, max=80)]
+ShardOf = Annotated[str, typer.Option(metavar="I/N", help="This process's part.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked for beside the shared options."""
+
+    prompts: Path
+    out: Path
+    judges: Sequence[str]
+    limit: int | None
+    sample_seed: int | None
+    cohort: int
+    shard: str
+    prefill: str = ""
+    suffix: str = ""
 
 
 @with_settings
 def evaluate(
     configured: Configured,
-    prompts: Annotated[
-        Path, typer.Option(help="The prompts: a data set's own file, JSON lines, CSV or text.")
-    ],
-    out: Annotated[Path, typer.Option(help="The folder of the run; give it again to go on.")],
-    arm: Annotated[
+    prompts: Prompts,
+    out: Out,
+    method: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME[:PARAM=VALUE,...]",
             help="A method to compare; as often as wanted. Default: vanilla, stars.",
         ),
     ] = None,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(metavar="reward:DIR", help="An independent judge; as often as wanted."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Most prompts.", min=1)] = None,
-    sample_seed: Annotated[
-        int | None, typer.Option(help="Take a random sample of the prompts, not the first.")
-    ] = None,
-    cohort: Annotated[int, typer.Option(help="Prompts drawn together.", min=1, max=80)] = 8,
-    shard: Annotated[str, typer.Option(metavar="I/N", help="This process's part.")] = "1/1",
+    judge: Judge = None,
+    limit: Limit = None,
+    sample_seed: SampleSeed = None,
+    cohort: Cohort = 8,
+    shard: ShardOf = "1/1",
     prefill: Annotated[str, typer.Option(help="What every response is forced to begin with.")] = "",
     suffix: Annotated[str, typer.Option(help="Appended to every prompt.")] = "",
     export_pairs: Annotated[
@@ -54,45 +80,87 @@ def evaluate(
 ) -> None:
     """Compare methods on the same prompts with the same seeds.
 
-    A run that was stopped, however, goes on with the same command. Numbers stand in summary.json
-    of the folder; `stars-local report` makes a page of them.
+    A run that was stopped, in whatever way, goes on with the same command. The numbers stand in
+    summary.json of the folder; `stars-local report` makes a page of them.
     """
+    request = _Request(
+        prompts, out, judge or (), limit, sample_seed, cohort, shard, prefill, suffix
+    )
+    lines, found = _evaluate(configured, method or DEFAULT_METHODS, request)
+    if export_pairs is not None:
+        _export(lines, found, export_pairs)
+
+
+@with_settings
+def sweep(
+    configured: Configured,
+    prompts: Prompts,
+    out: Out,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help="A parameter and its values; as often as wanted. Default: segment size, "
+            "schedule, alpha, beta.",
+        ),
+    ] = None,
+    grid: Annotated[bool, typer.Option(help="All combinations, not one at a time.")] = False,
+    judge: Judge = None,
+    limit: Limit = None,
+    sample_seed: SampleSeed = None,
+    cohort: Cohort = 8,
+    shard: ShardOf = "1/1",
+) -> None:
+    """Vary the parameters of --method, one at a time, and compare like `eval`."""
+    from stars_local.evals.sweep import FACTORS, parse_factor, sweep_arms
+
+    factors = dict(map(parse_factor, vary)) if vary else FACTORS
+    methods = sweep_arms(configured.settings.method, factors, grid=grid)
+    _evaluate(
+        configured,
+        methods,
+        _Request(prompts, out, judge or (), limit, sample_seed, cohort, shard),
+    )
+
+
+def _evaluate(
+    configured: Configured, methods: Sequence[str], request: _Request
+) -> tuple[list[Line], PromptSet]:
+    """Open what is needed, run what is missing, close."""
     from stars_local import arms
     from stars_local.cli.thresholds import thresholds_for
     from stars_local.evals.prompts import read_prompts
     from stars_local.evals.runner import parse_shard
 
     settings = configured.settings
-    part = parse_shard(shard)
+    part = parse_shard(request.shard)
     seed = 0 if settings.seed is None else settings.seed
     found = read_prompts(
-        prompts,
-        limit=limit,
-        sample_seed=sample_seed,
+        request.prompts,
+        limit=request.limit,
+        sample_seed=request.sample_seed,
         system=settings.system,
-        prefill=prefill,
-        suffix=suffix,
+        prefill=request.prefill,
+        suffix=request.suffix,
     )
-    named = arms.arm_settings(configured, DEFAULT_ARMS if arm is None else arm)
-    opened = arms.Opened(cohort)
+    named = arms.arm_settings(configured, methods)
+    opened = arms.Opened(request.cohort)
     try:
         made = [
             arms.make_arm(name, each, opened, thresholds_for, seed) for name, each in named.items()
         ]
         steering = opened.get(next(iter(named.values()))).scoring
-        judges = dict(_open_judge(text) for text in judge or ())
         about = {
             "prompts": found.sha256,
-            "prefill": prefill,
-            "suffix": suffix,
+            "prefill": request.prefill,
+            "suffix": request.suffix,
             "steering": steering.info.axis,
         }
-        plan = arms.make_plan(made, found.prompts, steering, judges, cohort, about)
-        lines = _run(plan, out, part, found)
+        judges = dict(map(_open_judge, request.judges))
+        plan = arms.make_plan(made, found.prompts, steering, judges, request.cohort, about)
+        return _run(plan, request.out, part, found), found
     finally:
         opened.close()
-    if export_pairs is not None:
-        _export(lines, found, export_pairs)
 
 
 def _open_judge(text: str) -> tuple[str, RewardModel]:

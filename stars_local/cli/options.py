@@ -27,10 +27,14 @@ _CONFIG, _PRINT_CONFIG = "config", "print_config"
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all shared options, gathered into its parameter `configured`."""
+    """Give a command all shared options, gathered into its parameter `configured`.
+
+    An option that the command has itself, in its own way, is left to it.
+    """
     own = dict(inspect.signature(command, eval_str=True).parameters)
     del own["configured"]
-    shared = {name: _parameter(name, option) for name, option in OPTIONS.items()}
+    names = [name for name in OPTIONS if name not in own]
+    shared = {name: _parameter(name, OPTIONS[name]) for name in names}
     shared[_CONFIG] = _extra(_CONFIG, Path, "Settings from a file, TOML or YAML.", "FILE", None)
     shared[_PRINT_CONFIG] = _extra(
         _PRINT_CONFIG, bool, "Print each value and where it comes from.", None, False
@@ -39,7 +43,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
         file, show = values.pop(_CONFIG), values.pop(_PRINT_CONFIG)
-        flags = {name: values.pop(name) for name in OPTIONS}
+        flags = {name: values.pop(name) for name in names}
         given = {name: value for name, value in flags.items() if value not in (None, [], ())}
         configured = configure(given, os.environ, file)
         if show:

@@ -1,0 +1,115 @@
+"""`eval`, `sweep`, `eval-merge` and `report` over the doubles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stars_local import arms
+from stars_local.cli.app import app
+from tests.cli.test_generate import CALIBRATED, language, use
+
+SHORT = ["--segment-size", "3", "--max-new-tokens", "9", "--seed", "0", "--cohort", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, language())
+    monkeypatch.setattr(arms, "clear", lambda models: None)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("".join(f"question {i}\n" for i in range(5)))
+    return path
+
+
+def run(command: str, prompts: Path, out: Path, *args: str) -> Any:
+    given = ["--prompts", str(prompts), "--out", str(out), *SHORT, *CALIBRATED, *args]
+    return CliRunner().invoke(app, [command, *given])
+
+
+def answers(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def test_methods_are_compared_on_the_same_prompts(prompts: Path, tmp_path: Path) -> None:
+    out, pairs = tmp_path / "run", tmp_path / "pairs.jsonl"
+    more = ["--method", "vanilla", "--method", "best-of-n:n=4", "--method", "stars:max_attempts=3"]
+    result = run("eval", prompts, out, *more, "--export-pairs", str(pairs))
+    assert result.exit_code == 0, result.stderr
+    assert "best-of-n:n=4 over vanilla by steering" in result.stdout
+    found = answers(out)
+    assert len(found) == 15
+    assert {line["method"] for line in found} == {"vanilla", "best-of-n", "stars"}
+    manifest = json.loads((out / "manifest.json").read_text())["run"]
+    assert manifest["arms"]["best-of-n:n=4"]["n"] == 4
+    assert manifest["arms"]["stars:max_attempts=3"]["max_attempts"] == 3
+    assert all(json.loads(line)["chosen"] for line in pairs.read_text().splitlines())
+    again = run("eval", prompts, out, *more)
+    assert again.exit_code == 0
+    assert again.stdout == result.stdout
+    assert answers(out) == found
+
+
+def test_a_folder_of_another_run_is_refused(prompts: Path, tmp_path: Path) -> None:
+    assert run("eval", prompts, tmp_path / "run").exit_code == 0
+    result = run("eval", prompts, tmp_path / "run", "--prefill", "Sure")
+    assert result.exit_code == 2
+    assert "holds another run: prefill differs" in result.stderr
+
+
+def test_a_prefill_begins_every_answer(prompts: Path, tmp_path: Path) -> None:
+    assert run("eval", prompts, tmp_path / "run", "--prefill", "Sure, ").exit_code == 0
+    assert all(line["text"].startswith("Sure, ") for line in answers(tmp_path / "run"))
+
+
+def test_a_sweep_varies_one_thing_at_a_time(prompts: Path, tmp_path: Path) -> None:
+    result = run(
+        "sweep", prompts, tmp_path / "run", "--vary", "max_attempts=1,4", "--vary", "alpha=0"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert {line["arm"] for line in answers(tmp_path / "run")} == {
+        "stars",
+        "stars:max_attempts=1",
+        "stars:max_attempts=4",
+        "stars:alpha=0",
+    }
+
+
+def test_shards_are_merged_and_reported(prompts: Path, tmp_path: Path) -> None:
+    for i in (1, 2):
+        assert run("eval", prompts, tmp_path / f"{i}", "--shard", f"{i}/2").exit_code == 0
+    folders = [str(tmp_path / name) for name in ("all", "1", "2")]
+    merged = CliRunner().invoke(app, ["eval-merge", *folders])
+    assert merged.exit_code == 0, merged.stderr
+    assert len(answers(tmp_path / "all")) == 10
+    made = CliRunner().invoke(app, ["report", folders[0]])
+    assert made.exit_code == 0, made.stderr
+    assert (tmp_path / "all" / "report.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--method", "starz"], "did you mean 'stars'"),
+        (["--method", "best-of-n:m=3"], "no parameter 'm'"),
+        (["--method", "best-of-n:n=0"], "n in --method"),
+        (["--method", "stars", "--method", "stars:segment_size=0"], "segment_size"),
+        (["--shard", "3/2"], "give I/N"),
+        (["--judge", "gpt"], "give reward:DIR"),
+        (["--width", "200"], "lower --cohort"),
+    ],
+)
+def test_bad_arguments_are_usage_errors(
+    prompts: Path, tmp_path: Path, args: list[str], words: str
+) -> None:
+    result = run("eval", prompts, tmp_path / "run", *args)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not (tmp_path / "run").exists()
