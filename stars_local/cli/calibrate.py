@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,6 +69,7 @@ def calibrate(
     from stars_local.calibration.store import user_folder
     from stars_local.cli.progress import stages
     from stars_local.data import CALIBRATION, CHECK, read_prompts, shipped_prompts
+    from stars_local.reward.check import check_before_run
 
     settings = configured.settings
     solve_on = shipped_prompts(CALIBRATION) if prompts is None else read_prompts(prompts)
@@ -88,6 +90,9 @@ def calibrate(
     n_prompts = slots * (draws + 2)
     with compose.open_models(settings, n_sequences=n_prompts) as models, stages() as on_progress:
         lm, rm = models.language, models.scoring
+        if not quick:
+            for line in check_before_run(rm, settings.provider):
+                print(f"stars-local: {line}", file=sys.stderr)
         key = compose.calibration_key(settings, models)
         found = run(lm, rm, key, plan, solve_on[:limit], check_on[:limit], on_progress, quick=quick)
         path = user_folder() / key.file_name if out is None else out
@@ -103,8 +108,8 @@ def calibrate(
 
 
 def _show(found: Calibration, path: Path) -> None:
-    typer.echo(f"reward_threshold {found.reward_threshold:.4g}  alpha {found.alpha:g}  ", nl=False)
-    typer.echo(f"beta {found.beta:.4g}  (spread of plain rewards {found.spread:.4g})")
+    typer.echo(f"reward_threshold {found.reward_threshold:.4g}")
+    typer.echo(f"alpha {found.alpha:g}, beta {found.beta:.4g}; plain rewards' spread {found.spread:.4g}")
     typer.echo(f"wanted     {found.wanted}")
     typer.echo(f"predicted  {_cost(found.predicted)}")
     if found.checked is not None:
@@ -119,6 +124,6 @@ def _show(found: Calibration, path: Path) -> None:
 def _cost(cost: Measured) -> str:
     low, high = cost.attempts_ci95
     return (
-        f"{cost.attempts:.2f} attempts per segment (95 %: {low:.2f} to {high:.2f}), "
+        f"{cost.attempts:.2f} attempts (95 %: {low:.2f} to {high:.2f}), "
         f"{100 * cost.forced_share:.1f} % forced; {cost.n_prompts} prompts"
     )
