@@ -108,8 +108,8 @@ def calibrate(
 
 
 def _show(found: Calibration, path: Path) -> None:
-    typer.echo(f"reward_threshold {found.reward_threshold:.4g}")
-    typer.echo(f"alpha {found.alpha:g}, beta {found.beta:.4g}; plain rewards' spread {found.spread:.4g}")
+    typer.echo(f"reward_threshold {found.reward_threshold:.4g}, alpha {found.alpha:g}")
+    typer.echo(f"beta {found.beta:.4g}, spread of plain rewards {found.spread:.4g}")
     typer.echo(f"wanted     {found.wanted}")
     typer.echo(f"predicted  {_cost(found.predicted)}")
     if found.checked is not None:
