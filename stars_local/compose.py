@@ -37,9 +37,12 @@ from stars_local.settings import AUTO, Settings
 if TYPE_CHECKING:
     from stars_local.calibration.calibrator import Plan
     from stars_local.llama.engine import LlamaModel
+    from stars_local.llama.speed import StepCosts
 
 MAX_SEQUENCES = 256  # of a llama.cpp context
-WIDEST_AUTO = 32  # the widest batch that `--width auto` considers
+# The widest batch that `--width auto` considers. Wider ones pay where hardly anything is
+# accepted, and to measure 24 and 32 as well would double the time of the first start.
+WIDEST_AUTO = 16
 _MAX_GRAMMAR_BYTES = 1_000_000
 
 
@@ -278,11 +281,21 @@ def make_task(
         name,
         context,
         sampling(settings),
-        settings.stop,
+        stop_strings(settings.stop, models) if prompt.text is None else settings.stop,
         settings.max_decoded_tokens,
         settings.max_seconds,
         keep,
     )
+
+
+def stop_strings(given: tuple[str, ...], models: Models) -> tuple[str, ...]:
+    """The stop strings of an answer in a conversation: those given, and for a model without a
+    chat template those of the plain format, or it would go on with the person's turn."""
+    if models.language.chat_template is not None:
+        return given
+    from stars_local.llama.template import PLAIN_STOPS
+
+    return (*given, *(stop for stop in PLAIN_STOPS if stop not in given))
 
 
 def width_policy(settings: Settings, models: Models) -> WidthPolicy:
@@ -291,10 +304,21 @@ def width_policy(settings: Settings, models: Models) -> WidthPolicy:
         return FixedWidth(1)
     if settings.width != AUTO:
         return FixedWidth(int(settings.width))
+    costs = measured_steps(models)
+    return AutoWidth(costs.round_costs(settings.segment_size))
+
+
+def measured_steps(
+    models: Models, on_progress: Callable[[str, int, int], None] | None = None
+) -> StepCosts:
+    """What a decode step costs here by width, measured at first use and kept.
+
+    on_progress: told (stage, done, total) while it is measured; no prompt may be open.
+    """
     from stars_local.llama.speed import step_costs
 
-    costs = step_costs(models.language, cache_folder() / "speed", widest=WIDEST_AUTO)
-    return AutoWidth(costs.round_costs(settings.segment_size))
+    folder = cache_folder() / "speed"
+    return step_costs(models.language, folder, widest=WIDEST_AUTO, on_progress=on_progress)
 
 
 def open_driver(models: Models, *, n_slots: int = 1) -> Driver:
@@ -312,4 +336,6 @@ def cache_folder() -> Path:
 def describe(result: Result, params: Mapping[str, object], models: Models) -> dict[str, Any]:
     """The JSON object of an answer."""
     reward = None if models.reward is None else models.reward.info
-    return result_object(result, params=params, model=models.language.info, reward_model=reward)
+    given: Any = params["stop"]
+    used = {**params, "stop": stop_strings(tuple(given), models)}
+    return result_object(result, params=used, model=models.language.info, reward_model=reward)

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from stars_local.settings import OPTIONS, Kind, Settings, read_value
 
 ENVIRONMENT_PREFIX = "STARS_LOCAL_"
 FLAG, METHOD, ENVIRONMENT, DEFAULT = "flag", "--method", "environment", "default"
-_OWNERS = {"n": "best-of-n", "k": "blockwise", "price": "stopping", "budget": "adaptive"}
+# Options that only one method looks at.
+OWNERS = {"n": "best-of-n", "k": "blockwise", "price": "stopping", "budget": "adaptive"}
 _SCORING = ("reward", "gate", "width", "max_attempts", "force", "provider")
 _THRESHOLD = ("alpha", "beta", "reward_threshold", "schedule")
 _MAX_FILE_BYTES = 1_000_000
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def check_together(configured: Configured) -> None:
     if settings.grammar is not None and settings.json_schema is not None:
         raise UsageError("--grammar and --json-schema are both given: choose one")
     method = parse_method(settings.method)[0]
-    for name, owner in _OWNERS.items():
+    for name, owner in OWNERS.items():
         if configured.origins[name] in (FLAG, METHOD) and method != owner:
             raise UsageError(f"{flag_of(name)} belongs to --method {owner}, not to {method}")
 
@@ -181,7 +184,7 @@ def to_toml(configured: Configured) -> str:
             line, origin = f"# {each.name} =", f"{origin}: {OPTIONS[each.name].unset}"
         else:
             line = f"{each.name} = {_toml_value(value)}"
-        lines.append(f"{line:<44}  # {origin}\n")
+        lines.append(f"{line:<44}  # {_printable(origin)}\n")
     return "".join(lines)
 
 
@@ -191,4 +194,9 @@ def _toml_value(value: object) -> str:
     if isinstance(value, float) and math.isinf(value):
         return "inf" if value > 0 else "-inf"
     # JSON's strings and finite numbers are TOML's, but for DEL
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return _printable(json.dumps(value, ensure_ascii=False))
+
+
+def _printable(text: str) -> str:
+    """Text without control characters, which a terminal would obey: escapes in their places."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

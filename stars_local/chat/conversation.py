@@ -24,7 +24,7 @@ from stars_local.chat.records import (
     Undone,
 )
 from stars_local.core.errors import DataError
-from stars_local.core.records import Attempt, Finish, Message
+from stars_local.core.records import Attempt, End, Finish, Message, Outcome
 
 
 @dataclass(slots=True)
@@ -50,9 +50,16 @@ class Turn:
         if self.answered is not None and self.answered.token_ids is not None:
             return self.answered.token_ids
         ended = None if self.answered is None else self.answered.finish_reason
-        if ended is Finish.STOP_STRING:
+        if ended is Finish.STOP_STRING or self._ends_at_stop_string():
             return None
         return tuple(token for each in self.kept for token in each.token_ids)
+
+    def _ends_at_stop_string(self) -> bool:
+        """Known of an answer that a crash cut before its end was recorded, too."""
+        kept = (Outcome.ACCEPTED, Outcome.FORCED)
+        return any(
+            attempt.end is End.STOP_STRING and attempt.outcome in kept for attempt in self.attempts
+        )
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -106,11 +113,11 @@ class Conversation:
             self.turns.clear()
             self.n_left = 0
 
-    def messages(self, question: str, sha256: str) -> tuple[Message, ...]:
+    def messages(self, question: str, sha256: str, n_more: int = 0) -> tuple[Message, ...]:
         """What the model file `sha256` is given for a question: system message, the turns in
-        the context, the question."""
+        the context but for the `n_more` oldest of them, the question."""
         found = [] if self.system is None else [Message("system", self.system)]
-        for turn in self.turns[self.n_left :]:
+        for turn in self.turns[self.n_left + n_more :]:
             if turn.kept:
                 found += [Message("user", turn.asked.text), turn.message(sha256)]
         return (*found, Message("user", question))

@@ -17,8 +17,9 @@ from stars_local.core.records import ModelInfo, Prompt, Proposal, Sampling
 class KnowsResponse(Protocol):
     """A language model that can say which tokens of a response remain."""
 
-    def response_ids(self, trunk: int) -> tuple[int, ...]:
-        """The committed tokens of an open prompt's response, without those taken away."""
+    def message_ids(self, trunk: int) -> tuple[int, ...] | None:
+        """The committed tokens of an open prompt's response, without those taken away; None
+        where they are not the whole text."""
         ...
 
 
@@ -55,5 +56,5 @@ class Noting:
     def close(self, trunk: int, *, keep: bool = False) -> None:
         """Note the tokens, then close."""
         if isinstance(self._inner, KnowsResponse):
-            self.token_ids = self._inner.response_ids(trunk)
+            self.token_ids = self._inner.message_ids(trunk)
         self._inner.close(trunk, keep=keep)

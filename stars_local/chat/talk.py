@@ -73,14 +73,15 @@ class Talk:
         draw = self.conversation.n_asked
         n_left = 0
         while True:
-            messages = self.conversation.messages(question, self._model.info.sha256)
+            messages = self.conversation.messages(question, self._model.info.sha256, n_left)
             events = self._driver.stream(make_task(Prompt(PROMPT_ID, messages), draw))
-            started = self._opened(events, least_room)
+            may_trim = n_left < self.conversation.n_trimmable
+            started = self._opened(events, least_room, may_trim=may_trim)
             if started is not None:
                 break
-            self.session.append(Trimmed(1))
             n_left += 1
         if n_left > 0:
+            self.session.append(Trimmed(n_left))
             yield TurnsLeft(n_left)
         self.session.append(Asked(question, seed, draw))
         yield started
@@ -92,9 +93,8 @@ class Talk:
         if self.conversation.held != now:
             self.session.append(now)
 
-    def _opened(self, events: Iterator[Event], least_room: int) -> Event | None:
-        """The first event, or None if a turn should leave the context first."""
-        may_trim = self.conversation.n_trimmable > 0
+    def _opened(self, events: Iterator[Event], least_room: int, *, may_trim: bool) -> Event | None:
+        """The first event, or None if another turn should leave the context first."""
         try:
             first = next(events)
         except PromptTooLongError:

@@ -82,29 +82,30 @@ def opened(configured: Configured) -> Iterator[Desk]:
     """The models and thresholds of the settings, ready to answer."""
     from stars_local import compose
     from stars_local.cli.chat_desk import Desk
-    from stars_local.cli.thresholds import thresholds_for
-    from stars_local.llama.template import PLAIN_STOPS
+    from stars_local.cli.thresholds import measure_widths, thresholds_for
     from stars_local.method_settings import spec_of
 
     settings = configured.settings
     seed = compose.random_seed() if settings.seed is None else settings.seed
     with compose.open_models(settings, scores=spec_of(settings).scores) as models:
         thresholds = thresholds_for(settings, models)
-        stops = PLAIN_STOPS if models.language.chat_template is None else ()
-        yield Desk(configured, models, thresholds, seed, thresholds_for, stops)
+        measure_widths(settings, models)
+        yield Desk(configured, models, thresholds, seed, thresholds_for)
 
 
 def greet(console: Console, desk: Desk, session: Session) -> None:
     """Say what takes part, and where the conversation stands if it goes on."""
     from stars_local.cli.chat_pages import banner
     from stars_local.cli.chat_room import recap, resumed_note
+    from stars_local.cli.terminal import neutralise
 
     language, reward = desk.models.language.info, desk.models.reward
     info = None if reward is None else reward.info
     console.print(banner(language, info, desk.settings.method, desk.thresholds))
     last = session.conversation.last
     if last is not None:
-        console.print(resumed_note(session, language.sha256), style="dim", markup=False)
+        note = neutralise(resumed_note(session, language.sha256))
+        console.print(note, style="dim", markup=False)
         console.print(recap(last))
 
 

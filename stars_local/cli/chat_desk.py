@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stars_local import compose
-from stars_local.config import DEFAULT, Configured, check_together, flag_of
+from stars_local.config import DEFAULT, OWNERS, Configured, check_together, flag_of
 from stars_local.core.driver import Task
 from stars_local.core.errors import UsageError
 from stars_local.core.methods.registry import check, parse_method
@@ -26,14 +26,13 @@ FindThresholds = Callable[[Settings, compose.Models], Thresholds | None]
 
 @dataclass(slots=True)
 class Desk:
-    """What answers are drawn with. extra_stops: end the answers of models without a template."""
+    """What answers are drawn with."""
 
     configured: Configured
     models: compose.Models
     thresholds: Thresholds | None
     seed: int
     find_thresholds: FindThresholds
-    extra_stops: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -48,10 +47,9 @@ class Desk:
 
     def make_task(self, prompt: Prompt, draw: int) -> Task:
         """The task of one answer; its cells stay for the next turn."""
-        settings = dataclasses.replace(self.settings, stop=self.settings.stop + self.extra_stops)
         return compose.make_task(
             prompt,
-            settings,
+            self.settings,
             self.models,
             thresholds=self.thresholds,
             seed=self.seed,
@@ -77,10 +75,16 @@ class Desk:
         default = getattr(Settings(), name)
         value = default if text == "default" else read_value(name, text, f"/set {name}")
         before = getattr(self.settings, name)
-        changes = {name: value, **(_own_parameters(value) if name == "method" else {})}
-        changed = dataclasses.replace(self.settings, **changes)
         origin = DEFAULT if text == "default" else CHAT
-        origins = {**self.configured.origins, **dict.fromkeys(changes, origin)}
+        origins = {**self.configured.origins, name: origin}
+        changes = {name: value}
+        if name == "method":
+            # what belongs to one method alone goes with it
+            alone = {each: getattr(Settings(), each) for each in OWNERS}
+            own = _own_parameters(value)
+            changes |= {**alone, **own}
+            origins |= {**dict.fromkeys(alone, DEFAULT), **dict.fromkeys(own, origin)}
+        changed = dataclasses.replace(self.settings, **changes)
         configured = Configured(changed, origins)
         check_together(configured)
         models = self.models

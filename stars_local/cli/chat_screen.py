@@ -93,7 +93,7 @@ class PlainScreen:
 
     def note(self, text: str | Text) -> None:
         """A line on standard error."""
-        for line in str(text).splitlines():
+        for line in neutralise(str(text)).splitlines():
             print(f"stars-local: {line}", file=sys.stderr)
 
 

@@ -52,7 +52,7 @@ def generate(
         raise UsageError("--json and --events are both given: choose one")
     text = read_prompt(prompt, sys.stdin.buffer, from_terminal=sys.stdin.isatty())
     from stars_local import compose
-    from stars_local.cli.thresholds import thresholds_for
+    from stars_local.cli.thresholds import measure_widths, thresholds_for
 
     for flag in idle_flags(configured):
         print(f"stars-local: {flag} has no effect on this method", file=sys.stderr)
@@ -60,6 +60,7 @@ def generate(
     seed = compose.random_seed() if settings.seed is None else settings.seed
     with compose.open_models(settings, scores=spec_of(settings).scores) as models:
         thresholds = thresholds_for(settings, models)
+        measure_widths(settings, models)
         question = compose.user_prompt(text, settings)
         task = compose.make_task(question, settings, models, thresholds=thresholds, seed=seed)
         params = recorded_params(settings, thresholds)

@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from stars_local.cli.terminal import neutralise
 from stars_local.core.errors import StarsError
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ class LazyGroup(TyperGroup):
 
     def _fail(self, message: str, code: int) -> int:
         if self.debug:
-            traceback.print_exc()
-        line = " ".join(message.split())
+            print(neutralise(traceback.format_exc()), end="", file=sys.stderr)
+        line = neutralise(" ".join(message.split()))
         print(f"stars-local: {line}", file=sys.stderr)
         return code
 

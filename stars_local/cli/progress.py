@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,11 +18,15 @@ from rich.progress import (
 
 
 @contextmanager
-def stages(console: Console | None = None) -> Iterator[Callable[[str, int, int], None]]:
+def stages(
+    console: Console | None = None, *, after_s: float = 0.0
+) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar a stage; yields a function of (stage, done, total).
 
-    Not a terminal: a plain line when a stage begins and when it ends.
+    after_s: what is done in fewer seconds is not shown. Not a terminal: a plain line when a
+    stage begins and when it ends.
     """
+    began = time.monotonic()
     screen = Console(stderr=True) if console is None else console
     columns = (
         TextColumn("{task.description}"),
@@ -35,6 +40,8 @@ def stages(console: Console | None = None) -> Iterator[Callable[[str, int, int],
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as bars:
 
         def advance(stage: str, done: int, total: int) -> None:
+            if time.monotonic() - began < after_s:
+                return
             if not screen.is_terminal and done in (1, total):
                 screen.print(f"{stage}: {done} of {total}", highlight=False)
             if stage not in tasks:

@@ -1,4 +1,5 @@
-"""Thresholds for a command: given, calibrated, or calibrated now while the person watches."""
+"""What a command needs of its models before the first answer, while the person watches:
+thresholds (given, calibrated, or calibrated now) and the speed of wide batches."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ import sys
 
 from stars_local import compose
 from stars_local.calibration.records import Calibration, CalibrationKey
-from stars_local.method_settings import Thresholds
-from stars_local.settings import Settings
+from stars_local.method_settings import Thresholds, spec_of
+from stars_local.settings import AUTO, Settings
+
+_SHOWN_AFTER_S = 2.0
 
 
 def thresholds_for(settings: Settings, models: compose.Models) -> Thresholds | None:
@@ -35,6 +38,16 @@ def thresholds_for(settings: Settings, models: compose.Models) -> Thresholds | N
         return found
 
     return compose.find_thresholds(settings, models, calibrate)
+
+
+def measure_widths(settings: Settings, models: compose.Models) -> None:
+    """Where `--width auto` will ask for it, measure what wide batches cost; kept for later runs."""
+    if settings.width != AUTO or not spec_of(settings).scores:
+        return
+    from stars_local.cli.progress import stages
+
+    with stages(after_s=_SHOWN_AFTER_S) as on_progress:
+        compose.measured_steps(models, on_progress)
 
 
 def _say(line: str) -> None:

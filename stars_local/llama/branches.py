@@ -46,7 +46,8 @@ class Trunk:
     `saved` in host memory (or there are none). The last committed token waits until the next
     round, which decodes it once for all branches. logits: those after the last token, None
     until all tokens are decoded. char_ends: characters of the response that each response token
-    completes, counted from the response's start.
+    completes, counted from the response's start. splits_token: whether a stop string began inside
+    a token, of which the response keeps the first characters and the cache nothing.
     """
 
     id: int
@@ -62,6 +63,7 @@ class Trunk:
     waiting: bytes = b""
     n_chars: int = 0
     char_ends: list[int] = field(default_factory=list)
+    splits_token: bool = False
     branches: dict[int, Branch] = field(default_factory=dict)
 
     @property
@@ -101,6 +103,7 @@ class Trunk:
             n_kept = bisect_right(self.char_ends, self.n_chars)
             del self.char_ends[n_kept:]
             del self.token_ids[self.n_prompt + n_kept :]
+            self.splits_token = (self.char_ends[-1] if self.char_ends else 0) < self.n_chars
             self.logits, self.waiting = None, b""
 
 

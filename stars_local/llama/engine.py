@@ -196,8 +196,15 @@ class LlamaModel:
     @guarded
     def response_ids(self, trunk: int) -> tuple[int, ...]:
         """The committed tokens of an open prompt's response, those that a stop string took away
-        left out: what a conversation keeps as `Message.token_ids`."""
+        left out."""
         return self._trunk(trunk).response_ids
+
+    @guarded
+    def message_ids(self, trunk: int) -> tuple[int, ...] | None:
+        """What a conversation keeps as `Message.token_ids`: the tokens of `response_ids`, None
+        where a stop string began inside a token, so that they are not all of the text."""
+        state = self._trunk(trunk)
+        return None if state.splits_token else state.response_ids
 
     @guarded
     def next_logits(self, trunk: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,17 +41,29 @@ class StepCosts:
         return {w: one + (segment_size - 1) * cost for w, cost in self.by_width.items()}
 
 
-def step_costs(model: LlamaModel, cache: Path, *, widest: int) -> StepCosts:
+def step_costs(
+    model: LlamaModel,
+    cache: Path,
+    *,
+    widest: int,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> StepCosts:
     """The costs at widths up to `widest`, measured if the cache folder does not have them.
 
-    No prompt may be open. A cache that cannot be read is measured anew, one that cannot be
-    written is left out.
+    on_progress: told (stage, widths measured, widths in all). No prompt may be open. A cache that
+    cannot be read is measured anew, one that cannot be written is left out.
     """
     path = cache / f"{_key(model)}.json"
     known = _read(path)
     wanted = [width for width in WIDTHS if width <= max(1, widest)]
     if not set(wanted) <= set(known):
-        known = {width: _measure(model, width) for width in wanted}
+        known = {}
+        for width in wanted:
+            if on_progress is not None:
+                on_progress("trying widths, once", len(known), len(wanted))
+            known[width] = _measure(model, width)
+        if on_progress is not None:
+            on_progress("trying widths, once", len(known), len(wanted))
         _write(path, known)
     return StepCosts({width: known[width] for width in wanted})
 

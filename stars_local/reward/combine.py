@@ -139,6 +139,12 @@ class CombinedReward:
         )
 
     @property
+    def provider(self) -> str:
+        """What runs every network, cpu where they differ."""
+        found = {getattr(model, "provider", "cpu") for model in self._models.values()}
+        return found.pop() if len(found) == 1 else "cpu"
+
+    @property
     def batch_invariant(self) -> bool:
         """Whether this holds for every model."""
         return all(model.batch_invariant for model in self._models.values())

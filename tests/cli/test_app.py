@@ -117,6 +117,19 @@ def test_every_error_is_one_line_and_debug_shows_where(
         assert "Traceback" in debugged.stderr
 
 
+def test_errors_bring_no_escape_sequence_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command() -> None:
+        raise ModelError("the template says \x1b]0;owned\x07 and \x9b2J")
+
+    monkeypatch.setattr(lazy, "command_under_test", command, raising=False)
+    targets = {"fail": Target(lazy.__name__, "command_under_test", "Fails.")}
+    monkeypatch.setattr(app.info.cls, "targets", targets)
+    for args in (["fail"], ["fail", "--debug"], ["fail", "\x1b[2J"]):
+        said = runner.invoke(app, args).stderr
+        assert "fail" in said or "template" in said or "argument" in said
+        assert not {"\x1b", "\x07", "\x9b"} & set(said)
+
+
 def test_an_interrupt_has_its_own_code_and_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def command() -> None:
         raise KeyboardInterrupt

@@ -8,13 +8,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf
+import onnx
 import pytest
 from typer.testing import CliRunner, Result
 
 from stars_local import compose
 from stars_local.cli.app import app
+from stars_local.reward.manifest import write_manifest
 from tests.cli.test_generate import CALIBRATED, language
 from tests.support.tiny_gguf import write_tiny
+from tests.support.tiny_reward import (
+    WORDS,
+    manifest_of,
+    network,
+    table,
+    tiny_tokenizer,
+    write_tiny_reward,
+)
 
 runner = CliRunner()
 LIMITS = ["--max-new-tokens", "4", "--n-ctx", "64", "--threads", "1"]
@@ -73,7 +84,39 @@ def unknown_architecture(folder: Path, tiny: Path) -> Path:
     return folder / "a.gguf"
 
 
-@pytest.mark.parametrize("make", [missing, directory, empty, text, truncated, unknown_architecture])
+def vocabulary_only(folder: Path, tiny: Path) -> Path:
+    whole = gguf.GGUFReader(tiny)
+    writer = gguf.GGUFWriter(folder / "v.gguf", "llama")
+    for name in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges"):
+        writer.add_array(name, whole.fields[name].contents())
+    writer.add_tokenizer_model("gpt2")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return folder / "v.gguf"
+
+
+def other_sizes(folder: Path, tiny: Path) -> Path:
+    raw = tiny.read_bytes()
+    key = b"llama.embedding_length"
+    at = raw.index(key) + len(key) + 4  # behind the key stands the type of the value
+    (folder / "s.gguf").write_bytes(raw[:at] + b"\x21" + raw[at + 1 :])
+    return folder / "s.gguf"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        missing,
+        directory,
+        empty,
+        text,
+        truncated,
+        unknown_architecture,
+        vocabulary_only,
+        other_sizes,
+    ],
+)
 def test_a_file_that_is_no_model_is_named(
     make: Callable[[Path, Path], Path], tmp_path: Path, tiny: Path
 ) -> None:
@@ -140,6 +183,66 @@ def test_reward_models_that_are_none(
     monkeypatch.setattr(compose, "open_language_model", lambda *_, **__: model)
     assert_one_line(runner.invoke(app, ["generate", "hi", *CALIBRATED, *args]), words)
     assert model.unloaded == 1
+
+
+def garbage(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"\x08" * 100)
+    write_manifest(folder, manifest_of(folder))
+
+
+def other_signature(folder: Path) -> None:
+    network_of = onnx.load(folder / "model.onnx")
+    network_of.graph.input[1].name = "token_type_ids"
+    for node in network_of.graph.node:
+        node.input[:] = [
+            "token_type_ids" if name == "attention_mask" else name for name in node.input
+        ]
+    onnx.save_model(network_of, str(folder / "model.onnx"))
+    write_manifest(folder, manifest_of(folder))
+
+
+def other_tokenizer(folder: Path) -> None:
+    tiny_tokenizer((*WORDS, "one", "too", "many")).save(str(folder / "tokenizer.json"))
+    write_manifest(folder, manifest_of(folder))
+
+
+def not_a_number(folder: Path) -> None:
+    onnx.save_model(network(table(), "nan"), str(folder / "model.onnx"))
+    write_manifest(folder, manifest_of(folder))
+
+
+def cut_short(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (garbage, "model.onnx"),
+        (other_signature, "attention_mask"),
+        (other_tokenizer, "does not fit"),
+        (not_a_number, "gave nan"),
+        (cut_short, "was changed or cut short"),
+    ],
+)
+def test_reward_models_that_are_damaged(
+    spoil: Callable[[Path], None], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = language()
+    monkeypatch.setattr(compose, "open_language_model", lambda *_, **__: model)
+    folder = write_tiny_reward(tmp_path / "tiny")
+    args = ["generate", "hi", *CALIBRATED, "--width", "1", "--provider", "cpu", "--seed", "0"]
+    args += ["--max-new-tokens", "4", "--reward", str(folder)]
+    assert runner.invoke(app, args).exit_code == 0
+    spoil(folder)
+    assert_one_line(runner.invoke(app, args), words)
+
+
+def test_a_configuration_with_an_unknown_key(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("segment_sise = 3\n")
+    result = runner.invoke(app, [*VANILLA, "hi", "--config", str(file)])
+    assert_one_line(result, "'segment_sise'", "'segment_size'")
 
 
 def test_invalid_bytes_through_a_real_pipe() -> None:

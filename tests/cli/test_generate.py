@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from stars_local.core.doubles import EnumerableModel, TableReward
 from stars_local.core.errors import CalibrationError, UsageError
 from stars_local.core.methods.registry import METHODS
 from stars_local.core.ports import Order
-from stars_local.core.records import Proposal
+from stars_local.core.records import Proposal, Scores
 from stars_local.settings import Settings
 
 runner = CliRunner()
@@ -121,6 +122,26 @@ def test_events_are_the_attempts_and_then_the_object(model: Language) -> None:
     assert len(judged) == sum(segment["n_attempts"] for segment in found["segments"])
 
 
+def test_events_say_every_axis_and_whether_the_gates_passed(
+    model: Language, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gated(TableReward):
+        def score(self, items: Any) -> Scores:
+            scores = super().score(items)
+            passed = (replace(each, passed=each.value >= 2) for each in scores.rewards)
+            return replace(scores, rewards=tuple(passed))
+
+    gated = Gated(lambda text: float(text.count("a")))
+    monkeypatch.setattr(compose, "open_reward_model", lambda _: gated)
+    lines = [json.loads(line) for line in run("hello", "--events").stdout.splitlines()]
+    judged = [line for line in lines if line.get("outcome") in ("accepted", "rejected")]
+    assert {line["passed"] for line in judged} == {True, False}
+    for line in judged:
+        assert line["axes"] == {"table": line["reward"]}
+        assert line["passed"] == (line["reward"] >= 2)
+        assert line["passed"] or line["probability"] == 0.0
+
+
 def test_vanilla_needs_no_reward_model(model: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compose, "open_reward_model", pytest.fail)
     result = runner.invoke(app, ["generate", *SHORT, "--method", "vanilla", "--json", "hi"])
@@ -200,6 +221,33 @@ def test_limits_end_an_answer_by_name(args: tuple[str, ...], reason: str, model:
     result = run("hi", "--json", *args, "--reward-threshold", "1000")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["finish_reason"] == reason
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (("--max-decoded-tokens", "7"), "budget"),
+        (("--max-seconds", "0.000001"), "deadline"),
+        (("--max-new-tokens", "2"), "length"),
+        (("--stop", "b", "--stop", "a"), "stop_string"),
+    ],
+)
+def test_every_method_ends_by_every_limit(
+    name: str, args: tuple[str, ...], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = Language(("a", "b"), lambda _: (0.5, 0.5, 0.0))
+    use(monkeypatch, endless)
+    own = ":spread=0.5" if name in ("stopping", "adaptive") else ""
+    scored = [*CALIBRATED, "--width", "2"] if METHODS[name].scores else []
+    given = ["--method", f"{name}{own}", "--seed", "0", "--segment-size", "3", *scored]
+    result = runner.invoke(app, ["generate", "hi", "--json", *given, *args])
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["finish_reason"]) == (0, reason)
+    assert found["n_decoded_tokens"] <= (7 if reason == "budget" else 10**6)
+    if reason == "stop_string":
+        assert found["text"] == ""
+        assert found["params"]["stop"][:2] == ["b", "a"]
 
 
 def test_stop_strings_are_not_printed(model: Language) -> None:

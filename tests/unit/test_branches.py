@@ -13,14 +13,17 @@ from stars_local.llama.branches import Branch, Trunk
 from stars_local.llama.tokens import Token, decode_utf8, flush_utf8
 
 EOG = 256
+WIDE = 257
 
 
 class Bytes:
-    """A vocabulary of one token a byte, and an end token."""
+    """A vocabulary of one token a byte, an end token, and one of two characters."""
 
     def __getitem__(self, token: int) -> Token:
         if token == EOG:
             return Token(b"", "", True)
+        if token == WIDE:
+            return Token(b"a<", "a<", False)
         piece = bytes([token])
         return Token(piece, piece.decode() if token < 128 else None, False)
 
@@ -132,6 +135,20 @@ def test_a_stop_string_within_a_segment_keeps_what_stands_before_it() -> None:
     assert (branch.text, branch.n_backtrack, len(branch.token_ids)) == ("abc", 0, 5)
     prompt.absorb(branch)
     assert bytes(prompt.response_ids) == b"abc"
+
+
+def test_it_is_known_when_a_stop_string_begins_inside_a_token() -> None:
+    for stop, tokens, text, splits in (
+        ("<>", [*b"ab<>"], "ab", False),
+        ("<>", [*b"ab", WIDE, *b">"], "aba", True),
+        ("a<", [*b"ab", WIDE], "ab", False),
+        ("<", [WIDE], "a", True),
+    ):
+        prompt = trunk((stop,))
+        branch = draw(prompt, tokens, Boundary(20))
+        prompt.absorb(branch)
+        assert (branch.end, branch.text) == (End.STOP_STRING, text)
+        assert prompt.splits_token is splits
 
 
 @given(st.binary(min_size=1, max_size=30), st.integers(1, 29), st.integers(1, 4))

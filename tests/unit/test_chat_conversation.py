@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from stars_local.chat.records import (
     Undone,
 )
 from stars_local.core.errors import DataError
-from stars_local.core.records import Finish, Message, Outcome, Segment
+from stars_local.core.records import Attempt, End, Finish, Message, Outcome, Segment
 
 MODEL = Held("m", "aa", None)
 
@@ -72,6 +74,13 @@ def test_a_stop_string_takes_text_and_tokens_away() -> None:
     known = Conversation([MODEL, *parts, ended(Finish.STOP_STRING, (1,))])
     assert unsure.messages("n", "aa")[1] == Message("assistant", "hello", None)
     assert known.messages("n", "aa")[1] == Message("assistant", "hello", (1,))
+
+
+def test_a_crash_after_a_stop_string_leaves_no_tokens_beyond_the_text() -> None:
+    attempt = Attempt(0, 0, "hello", 3, Outcome.ACCEPTED, end=End.STOP_STRING)
+    part = replace(kept(0, "hello", (1, 2, 3)), attempts=(attempt,))
+    talk = Conversation([MODEL, Asked("q", 0, 0), part])
+    assert talk.messages("n", "aa")[1] == Message("assistant", "hello", None)
 
 
 @given(st.integers(0, 4), st.data())

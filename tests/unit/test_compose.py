@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ from stars_local.core.boundaries import BoundaryKind
 from stars_local.core.doubles import TableReward
 from stars_local.core.errors import CalibrationError, DataError, GrammarError, UsageError
 from stars_local.core.methods import Force
-from stars_local.core.records import Message
+from stars_local.core.records import Message, Prompt
 from stars_local.core.thresholds import Schedule
 from stars_local.core.widths import AutoWidth, FixedWidth
 from stars_local.llama.engine import LlamaModel
 from stars_local.method_settings import Thresholds, method_params, recorded_params
+from stars_local.reward.combine import CombinedReward, Term
 from stars_local.settings import MAX_WIDTH, Settings
 from tests.support.tiny_gguf import write_tiny
 
@@ -105,6 +107,14 @@ def test_rounds_are_scored_whole_only_where_that_gains_and_is_lawful() -> None:
     assert compose.score_chunk(OnCuda({}, batch_invariant=False)) == 1
 
 
+def test_models_that_are_combined_gain_from_rounds_only_together() -> None:
+    terms = (Term("a", "table", 1.0), Term("b", "table", 0.5))
+    on_cuda = CombinedReward({"a": OnCuda({}), "b": OnCuda({})}, terms)
+    mixed = CombinedReward({"a": OnCuda({}), "b": TableReward({})}, terms)
+    dependent = CombinedReward({"a": OnCuda({}), "b": OnCuda({}, batch_invariant=False)}, terms)
+    assert [compose.score_chunk(each) for each in (on_cuda, mixed, dependent)] == [0, 1, 1]
+
+
 def test_sequences_cover_all_attempts_alive_together() -> None:
     assert compose.sequences_of_one_prompt(Settings(width=1)) == 3
     assert compose.sequences_of_one_prompt(Settings(width=2, n=10)) == 12
@@ -130,6 +140,33 @@ def test_widths(model: LlamaModel) -> None:
     assert isinstance(compose.width_policy(Settings(), models), AutoWidth)
     assert compose.width_policy(Settings(width=3), models) == FixedWidth(3)
     assert compose.width_policy(Settings(method="vanilla"), models) == FixedWidth(1)
+
+
+def test_the_first_start_says_how_far_its_measurement_is(
+    model: LlamaModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(compose, "cache_folder", lambda: tmp_path)
+    models = compose.Models(model, TableReward({}))
+    told: list[tuple[str, int, int]] = []
+    for _ in range(2):  # the second time it is known
+        costs = compose.measured_steps(models, lambda *progress: told.append(progress))
+    assert [done for _, done, _ in told] == list(range(len(costs.by_width) + 1))
+    assert told[-1][1] == told[-1][2]
+    assert max(costs.by_width) == compose.WIDEST_AUTO
+
+
+def test_a_base_model_stops_before_the_persons_turn(model: LlamaModel, tmp_path: Path) -> None:
+    settings = Settings(model=str(write_tiny(tmp_path / "base.gguf", "llama", chat_template=None)))
+    settings = replace(settings, stop=("x", "\nUser:"), n_ctx=64, width=1)
+    with compose.open_language_model(settings) as base:
+        for loaded, wanted in ((model, 2), (base, 4)):
+            models = compose.Models(loaded, TableReward({}))
+
+            def stops(prompt: Prompt, models: compose.Models = models) -> tuple[str, ...]:
+                return compose.make_task(prompt, settings, models, thresholds=FOUND, seed=0).stop
+
+            assert len(stops(compose.user_prompt("hi", settings))) == wanted
+            assert stops(Prompt("p", text="raw text")) == settings.stop
 
 
 def test_a_task_has_limits_seeds_and_turn(model: LlamaModel) -> None:

@@ -236,6 +236,11 @@ def test_the_printed_configuration_tells_every_origin() -> None:
     assert found["reward_threshold"] == "default: from the calibration"
 
 
+def test_the_printed_configuration_has_no_control_characters() -> None:
+    printed = to_toml(configure({"system": "\x1b[2J\x9b\x7f\u202e", "stop": ["\r\n"]}, {}))
+    assert not {"\x1b", "\x9b", "\x7f", "\u202e", "\r"} & set(printed)
+
+
 def test_every_option_is_explained() -> None:
     for each in dataclasses.fields(Settings):
         option = OPTIONS[each.name]

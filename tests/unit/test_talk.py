@@ -113,6 +113,7 @@ def test_a_question_that_can_never_fit_is_refused_and_not_recorded(session: Sess
     with pytest.raises(PromptTooLongError):
         last(talk.ask("x" * 100, tasks(), seed=1))
     assert [turn.asked.text for turn in talk.conversation.turns] == ["hi"]
+    assert talk.conversation.n_left == 0  # no turn leaves for a question that is refused
     assert last(talk.ask("again", tasks(n=4), seed=1)).text != ""
 
 
@@ -143,7 +144,7 @@ def test_an_answer_dropped_half_way_leaves_a_session_that_goes_on(session: Sessi
 class Knowing(EnumerableModel):
     """Says which tokens remain, as a real engine does."""
 
-    def response_ids(self, trunk: int) -> tuple[int, ...]:
+    def message_ids(self, trunk: int) -> tuple[int, ...]:
         """A telltale."""
         return (7, trunk)
 
