@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from stars_local.calibration import store
 from stars_local.calibration.records import Calibration, CalibrationKey, find_calibration
-from stars_local.config import Configured
+from stars_local.config import Configured, inline_or_file
 from stars_local.core.driver import Driver, Task
-from stars_local.core.errors import CalibrationError, DataError, GrammarError, UsageError
+from stars_local.core.errors import CalibrationError, UsageError
 from stars_local.core.methods import Context
 from stars_local.core.methods.registry import Parts, build, parse_method
 from stars_local.core.ports import RewardModel
@@ -40,10 +40,8 @@ if TYPE_CHECKING:
     from stars_local.llama.speed import StepCosts
 
 MAX_SEQUENCES = 256  # of a llama.cpp context
-# The widest batch that `--width auto` considers. Wider ones pay where hardly anything is
-# accepted, and to measure 24 and 32 as well would double the time of the first start.
+# of `--width auto`: to measure 24 and 32 as well would double the time of the first start
 WIDEST_AUTO = 16
-_MAX_GRAMMAR_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,26 +167,12 @@ def sampling(settings: Settings) -> Sampling:
 
 def _grammar(settings: Settings) -> str | None:
     if settings.grammar is not None:
-        return _inline_or_file(settings.grammar, "--grammar", "::=")
+        return inline_or_file(settings.grammar, "--grammar", "::=")
     if settings.json_schema is None:
         return None
     from stars_local.llama.grammar import schema_to_gbnf
 
-    return schema_to_gbnf(_inline_or_file(settings.json_schema, "--json-schema", "{"))
-
-
-def _inline_or_file(value: str, flag: str, mark: str) -> str:
-    """The value itself where it holds the mark of its language, else the file that it names."""
-    if mark in value:
-        return value
-    path = Path(value)
-    try:
-        if path.stat().st_size > _MAX_GRAMMAR_BYTES:
-            raise GrammarError(f"{flag} {value}: larger than {_MAX_GRAMMAR_BYTES} bytes")
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise DataError(f"{flag} {value!r}: cannot read the file: {why}") from error
+    return schema_to_gbnf(inline_or_file(settings.json_schema, "--json-schema", "{"))
 
 
 OnMissing = Callable[[CalibrationKey], Calibration]
@@ -289,13 +273,10 @@ def make_task(
 
 
 def stop_strings(given: tuple[str, ...], models: Models) -> tuple[str, ...]:
-    """The stop strings of an answer in a conversation: those given, and for a model without a
-    chat template those of the plain format, or it would go on with the person's turn."""
-    if models.language.chat_template is not None:
-        return given
-    from stars_local.llama.template import PLAIN_STOPS
+    """Those given, and what else ends an answer of this model in a conversation."""
+    from stars_local.llama.template import conversation_stops
 
-    return (*given, *(stop for stop in PLAIN_STOPS if stop not in given))
+    return conversation_stops(given, models.language.chat_template)
 
 
 def width_policy(settings: Settings, models: Models) -> WidthPolicy:
@@ -317,8 +298,7 @@ def measured_steps(
     """
     from stars_local.llama.speed import step_costs
 
-    folder = cache_folder() / "speed"
-    return step_costs(models.language, folder, widest=WIDEST_AUTO, on_progress=on_progress)
+    return step_costs(models.language, cache_folder() / "speed", WIDEST_AUTO, on_progress)
 
 
 def open_driver(models: Models, *, n_slots: int = 1) -> Driver:

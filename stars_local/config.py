@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stars_local.core.errors import ConfigError, UsageError
+from stars_local.core.errors import ConfigError, DataError, GrammarError, UsageError
 from stars_local.core.methods.registry import method_spec, parse_method
 from stars_local.settings import OPTIONS, Kind, Settings, read_value
 
@@ -172,6 +172,23 @@ def _config_value(name: str, raw: object, where: str) -> Any:
         return read_value(name, raw, where)
     except UsageError as error:
         raise ConfigError(str(error)) from error
+
+
+def inline_or_file(value: str, flag: str, mark: str) -> str:
+    """The value itself where it holds the mark of its language, else the file that it names.
+
+    Raises DataError if the file cannot be read, GrammarError if no grammar is that long.
+    """
+    if mark in value:
+        return value
+    path = Path(value)
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise GrammarError(f"{flag} {value}: larger than {_MAX_FILE_BYTES} bytes")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DataError(f"{flag} {value!r}: cannot read the file: {why}") from error
 
 
 def to_toml(configured: Configured) -> str:

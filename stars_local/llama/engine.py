@@ -75,11 +75,8 @@ class LlamaModel:
             raise ModelError(f"strategy is {strategy!r}: give auto, branch or snapshot")
         self._native = NativeModel(Path(path), params)
         try:
-            choice = (
-                choose(self._native)
-                if strategy == "auto"
-                else Choice(Strategy(strategy), "asked for")
-            )
+            asked = strategy != "auto"
+            choice = Choice(Strategy(strategy), "asked for") if asked else choose(self._native)
         except BaseException:
             self._native.close()
             raise
@@ -195,21 +192,18 @@ class LlamaModel:
 
     @guarded
     def response_ids(self, trunk: int) -> tuple[int, ...]:
-        """The committed tokens of an open prompt's response, those that a stop string took away
-        left out."""
+        """The committed tokens of a response, without those that a stop string took away."""
         return self._trunk(trunk).response_ids
 
     @guarded
     def message_ids(self, trunk: int) -> tuple[int, ...] | None:
-        """What a conversation keeps as `Message.token_ids`: the tokens of `response_ids`, None
-        where a stop string began inside a token, so that they are not all of the text."""
+        """For `Message.token_ids`: `response_ids`, None where a stop string cut one in two."""
         state = self._trunk(trunk)
         return None if state.splits_token else state.response_ids
 
     @guarded
     def next_logits(self, trunk: int) -> NDArray[np.float32]:
-        """The logits of the token that would follow an open prompt and its committed response:
-        one row of n_vocab, a copy."""
+        """The logits after an open prompt and its committed response: n_vocab of them, a copy."""
         state = self._trunk(trunk)
         while not self._runtime.ledger.has_room(state.n_pending) and self._runtime.evict():
             pass

@@ -44,7 +44,6 @@ class StepCosts:
 def step_costs(
     model: LlamaModel,
     cache: Path,
-    *,
     widest: int,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> StepCosts:

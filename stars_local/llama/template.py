@@ -112,6 +112,12 @@ def render(prompt: Prompt, template: str | None, *, bos: str, eos: str) -> list[
     return _joined(pieces)
 
 
+def conversation_stops(given: tuple[str, ...], template: str | None) -> tuple[str, ...]:
+    """The stop strings of an answer: those given, and without a template `PLAIN_STOPS` too."""
+    plain = PLAIN_STOPS if template is None else ()
+    return (*given, *(stop for stop in plain if stop not in given))
+
+
 def _valid(text: str) -> str:
     try:
         text.encode()

@@ -128,7 +128,7 @@ def test_events_say_every_axis_and_whether_the_gates_passed(
     class Gated(TableReward):
         def score(self, items: Any) -> Scores:
             scores = super().score(items)
-            passed = (replace(each, passed=each.value >= 2) for each in scores.rewards)
+            passed = (replace(each, passed=each.value >= 4) for each in scores.rewards)
             return replace(scores, rewards=tuple(passed))
 
     gated = Gated(lambda text: float(text.count("a")))
@@ -138,7 +138,7 @@ def test_events_say_every_axis_and_whether_the_gates_passed(
     assert {line["passed"] for line in judged} == {True, False}
     for line in judged:
         assert line["axes"] == {"table": line["reward"]}
-        assert line["passed"] == (line["reward"] >= 2)
+        assert line["passed"] == (line["reward"] >= 4)
         assert line["passed"] or line["probability"] == 0.0
 
 
