@@ -292,10 +292,8 @@ def width_policy(settings: Settings, models: Models) -> WidthPolicy:
 def measured_steps(
     models: Models, on_progress: Callable[[str, int, int], None] | None = None
 ) -> StepCosts:
-    """What a decode step costs here by width, measured at first use and kept.
-
-    on_progress: told (stage, done, total) while it is measured; no prompt may be open.
-    """
+    """What a decode step costs here by width. Measured at first use, while no prompt is open:
+    on_progress is told (stage, done, total) then."""
     from stars_local.llama.speed import step_costs
 
     return step_costs(models.language, cache_folder() / "speed", WIDEST_AUTO, on_progress)
