@@ -3,8 +3,10 @@
 1. Plain answers (tau = -inf): several independent draws at every segment give the spread of
    rewards, by position, between prompts and within one, and a first r_star.
 2. Rounds on STARS' own prefixes: the same, but the path follows the rule at the current r_star,
-   since from the second segment on plain answers have the wrong prefixes. r_star is solved again
-   after each.
+   since from the second segment on plain answers have the wrong prefixes. Every r_star changes
+   the prefixes, and better prefixes cost fewer attempts, so that solving on the last ones falls
+   short: from the second round on r_star moves along the secant of what was paid. The rounds
+   end when the cost is met; the last one is at the final r_star and is the prediction.
 3. A check: STARS as it will run, on prompts that took no part, against the prediction.
 
 alpha and beta are fixed by rule: alpha 0.8, beta 0.1 of the standard deviation of plain answers'
@@ -19,9 +21,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stars_local.calibration.law import AttemptsLaw, solve_threshold
+from stars_local.calibration.law import AttemptsLaw, next_threshold, solve_threshold
 from stars_local.calibration.measured import (
-    bootstrap_law,
     final_reward,
     measured,
     quantiles_by_segment,
@@ -42,6 +43,7 @@ from stars_local.core.thresholds import Threshold
 
 ALPHA = 0.8
 BETA_IN_SPREADS = 0.1
+CLOSE = 0.04  # a cost within 4 % of the wanted one is met: 256 prompts tell no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Plan:
     """How a calibration is made. Exactly one of `attempts` and `quantile` is given.
 
     n_draws: independent draws a segment. n_rounds: rounds on STARS' own prefixes. n_slots:
-    prompts in lockstep.
+    prompts in lockstep. n_rounds: at most so many.
     """
 
     attempts: float | None = 3.0
@@ -60,7 +62,7 @@ class Plan:
     max_new_tokens: int = 128
     max_attempts: int = 20
     n_draws: int = 4
-    n_rounds: int = 2
+    n_rounds: int = 4
     n_slots: int = 8
     width: int = 4
     seed: int = 0
@@ -112,21 +114,21 @@ class Calibrator:
                 f"all {len(finals)} plain answers have the same reward: nothing can be calibrated"
             )
         beta = plan.beta_in_spreads * spread
-        positions = plain
-        threshold = self._solved(positions, template, beta, finals)
-        for n in range(plan.n_rounds if plan.quantile is None else 1):
-            stage = f"round {n + 1} on STARS' own prefixes"
-            positions, _ = self._probe(prompts, threshold, beta, stage)
-            threshold = self._solved(positions, template, beta, finals)
-        law = AttemptsLaw(positions, plan.max_attempts)
-        cost = law.cost(threshold, beta)
-        predicted = Measured(
-            cost.attempts,
-            bootstrap_law(positions, threshold, beta, plan.max_attempts, plan.seed),
-            cost.forced_share,
-            len(prompts),
-            len(positions),
-        )
+        threshold = self._first(plain, template, beta, finals)
+        paid: list[tuple[float, float]] = []
+        predicted = measured(answers, plan.seed)
+        for n in range(plan.n_rounds):
+            stage = f"round {n + 1} of {plan.n_rounds} on STARS' own prefixes"
+            positions, results = self._probe(prompts, threshold, beta, stage)
+            predicted = measured(results, plan.seed)
+            paid.append((threshold.r_star, predicted.attempts))
+            if plan.attempts is None or abs(math.log(predicted.attempts / plan.attempts)) < CLOSE:
+                break
+            if n + 1 < plan.n_rounds:
+                law = AttemptsLaw(positions, plan.max_attempts)
+                nearest = solve_threshold(law, template, beta, plan.attempts, plan.max_attempts)
+                r_star = next_threshold(paid, plan.attempts, nearest, spread)
+                threshold = replace(template, r_star=r_star)
         return Outline(
             threshold,
             beta,
@@ -159,18 +161,20 @@ class Calibrator:
         copies = [replace(prompt, id=f"{prompt.id}#{i}") for prompt in prompts for i in range(n)]
         return list(self._answers(copies, lambda c: stars(c, params), "plain answers", 1))
 
-    def _solved(
+    def _first(
         self,
-        positions: Sequence[Position],
+        plain: Sequence[Position],
         template: Threshold,
         beta: float,
         finals: Sequence[float],
     ) -> Threshold:
-        if self.plan.quantile is not None:
-            return replace(template, r_star=float(np.quantile(finals, self.plan.quantile)))
-        attempts = self.plan.attempts if self.plan.attempts is not None else 0.0
-        law = AttemptsLaw(positions, self.plan.max_attempts)
-        r_star = solve_threshold(law, template, beta, attempts, self.plan.max_attempts)
+        """The threshold that plain answers suggest."""
+        plan = self.plan
+        if plan.attempts is None:
+            share = 0.5 if plan.quantile is None else plan.quantile
+            return replace(template, r_star=float(np.quantile(finals, share)))
+        law = AttemptsLaw(plain, plan.max_attempts)
+        r_star = solve_threshold(law, template, beta, plan.attempts, plan.max_attempts)
         return replace(template, r_star=r_star)
 
     def _probe(
@@ -182,7 +186,9 @@ class Calibrator:
         segmentation = Segmentation(self.plan.segment_size)
 
         def method(context: Context) -> Steps:
-            return probing(context, threshold, rule, segmentation, positions)
+            return probing(
+                context, threshold, rule, segmentation, self.plan.max_attempts, positions
+            )
 
         results = list(self._answers(prompts, method, stage, self.plan.n_draws))
         return [p for p in positions if len(p.rewards) > 1], results

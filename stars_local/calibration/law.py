@@ -7,9 +7,10 @@ M = max_attempts:
 
 Z differs from position to position, and a few draws each give only a noisy view of it. Since
 both formulas are convex in Z, plugging the noisy view in would predict too many attempts.
-Rewards are therefore modelled as  r = mu_position + e  with one pooled distribution of e, and
-the measured means are shrunk towards the mean of their segment index until their variance is
-the one that remains after sampling noise is taken out (an empirical-Bayes location model).
+Rewards are therefore modelled as  r = mu_position + e  with one distribution of e for each
+segment index, and the measured means are shrunk towards the mean of their segment index until
+their variance is the one that remains after sampling noise is taken out (an empirical-Bayes
+location model).
 """
 
 from __future__ import annotations
@@ -50,18 +51,25 @@ class AttemptsLaw:
         residuals = [np.array(p.rewards) - mean for p, mean in zip(positions, means, strict=True)]
         n = np.array([len(p.rewards) for p in positions])
         stretched = [r * np.sqrt(k / (k - 1)) for r, k in zip(residuals, n, strict=True)]
-        self._residuals = _thin(np.concatenate(stretched))
+        self._segments = np.array([p.segment for p in positions])
+        self._pools = {
+            segment: _thin(
+                np.concatenate(
+                    [r for r, p in zip(stretched, positions, strict=True) if p.segment == segment]
+                )
+            )
+            for segment in np.unique(self._segments)
+        }
         self.within = float(np.sqrt(sum((r**2).sum() for r in residuals) / (n - 1).sum()))
         self._means = self._shrunk(means, n)
 
     def _shrunk(self, means: Floats, n: npt.NDArray[np.int64]) -> Floats:
         """Means by position, shrunk so that their variance is free of sampling noise."""
         shrunk = means.copy()
-        segments = np.array([p.segment for p in self._positions])
-        for segment in np.unique(segments):
-            mine = segments == segment
+        for segment, pool in self._pools.items():
+            mine = self._segments == segment
             centre, spread = means[mine].mean(), means[mine].var()
-            noise = float(np.mean(self.within**2 / n[mine]))
+            noise = float(pool.var() * np.mean(1.0 / n[mine]))
             keep = np.sqrt(max(0.0, spread - noise) / spread) if spread > 0 else 0.0
             shrunk[mine] = centre + keep * (means[mine] - centre)
         return shrunk
@@ -79,12 +87,16 @@ class AttemptsLaw:
                 for p in self._positions
             ]
         )
-        gap = (self._means - taus)[:, None] + self._residuals[None, :]
-        if beta == 0:
-            return np.asarray((gap >= 0).mean(axis=1), dtype=np.float64)
-        with np.errstate(over="ignore"):  # a tiny beta is the hard rule: exp(-inf) is 0
-            shares = np.exp(np.minimum(gap, 0.0) / beta)
-        return np.asarray(shares.mean(axis=1), dtype=np.float64)
+        shares = np.empty(len(taus))
+        for segment, pool in self._pools.items():
+            mine = self._segments == segment
+            gap = (self._means[mine] - taus[mine])[:, None] + pool[None, :]
+            if beta == 0:
+                shares[mine] = (gap >= 0).mean(axis=1)
+                continue
+            with np.errstate(over="ignore"):  # a tiny beta is the hard rule: exp(-inf) is 0
+                shares[mine] = np.exp(np.minimum(gap, 0.0) / beta).mean(axis=1)
+        return shares
 
     def cost(self, threshold: Threshold, beta: float) -> Cost:
         """Mean attempts and forced share over the positions."""
@@ -126,6 +138,26 @@ def solve_threshold(
         middle = (low + high) / 2.0
         low, high = (middle, high) if cost_at(middle) < attempts else (low, middle)
     return (low + high) / 2.0
+
+
+def next_threshold(
+    paid: Sequence[tuple[float, float]], wanted: float, nearest: float, spread: float
+) -> float:
+    """The r_star to try next, from what was paid on STARS' own prefixes so far.
+
+    paid: (r_star, mean attempts) of the rounds, in order. nearest: the solution on the last
+    round's prefixes, too low by as much as better prefixes save: the first step goes twice as
+    far. Later steps follow the secant of log attempts through the last two rounds, at most one
+    spread beyond them.
+    """
+    r_now, cost_now = paid[-1]
+    step = 2.0 * (nearest - r_now)
+    if len(paid) > 1:
+        r_before, cost_before = paid[-2]
+        rise = np.log(cost_now) - np.log(cost_before)
+        if rise * (r_now - r_before) > 0:
+            step = float((np.log(wanted) - np.log(cost_now)) * (r_now - r_before) / rise)
+    return r_now + float(np.clip(step, -spread, spread))
 
 
 def _with_r_star(template: Threshold, r_star: float) -> Threshold:

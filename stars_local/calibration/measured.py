@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from stars_local.calibration.law import AttemptsLaw
 from stars_local.calibration.records import Measured
 from stars_local.core.errors import CalibrationError
 from stars_local.core.methods.probing import Position
 from stars_local.core.records import Outcome, Result
-from stars_local.core.thresholds import Threshold
 
 
 def measured(results: Sequence[Result], seed: int) -> Measured:
@@ -36,28 +33,6 @@ def measured(results: Sequence[Result], seed: int) -> Measured:
         len(results),
         n_segments,
     )
-
-
-def bootstrap_law(
-    positions: Sequence[Position],
-    threshold: Threshold,
-    beta: float,
-    max_attempts: int,
-    seed: int,
-    n: int = 100,
-) -> tuple[float, float]:
-    """Interval of the predicted attempts, by bootstrap over prompts."""
-    by_prompt: dict[str, list[Position]] = defaultdict(list)
-    for position in positions:
-        by_prompt[position.prompt_id].append(position)
-    groups = list(by_prompt.values())
-    random = np.random.default_rng(seed)
-    costs = []
-    for _ in range(n):
-        picked = [p for i in random.integers(0, len(groups), len(groups)) for p in groups[i]]
-        costs.append(AttemptsLaw(picked, max_attempts).cost(threshold, beta).attempts)
-    low, high = np.quantile(costs, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def final_reward(result: Result) -> float:

@@ -24,7 +24,7 @@ N_QUICK_PROMPTS = 24
 
 def quick_plan(plan: Plan) -> Plan:
     """The same aim from one round on few prompts and shorter answers: under a minute."""
-    return replace(plan, n_rounds=1, max_new_tokens=min(plan.max_new_tokens, 96))
+    return replace(plan, n_rounds=2, max_new_tokens=min(plan.max_new_tokens, 96))
 
 
 def calibrate(

