@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from stars_local.catalog.known import KNOWN
 from stars_local.core.errors import ModelError
+from stars_local.core.files import write_atomically
 
 FOLDER = "manifests"
 SCHEMA = 1
@@ -61,16 +60,7 @@ def write_manifest(folder: Path, manifest: FileManifest) -> None:
     path = _path(folder, manifest.file_name)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"schema": SCHEMA, **asdict(manifest)}, indent=1) + "\n"
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_atomically(path, content.encode())
 
 
 def remove_manifest(folder: Path, file_name: str) -> None:

@@ -18,6 +18,7 @@ from types import TracebackType
 from stars_local.chat.conversation import Conversation
 from stars_local.chat.records import SCHEMA, Header, Record, from_line, to_line
 from stars_local.core.errors import DataError
+from stars_local.core.files import write_atomically
 
 ENVIRONMENT = "STARS_LOCAL_SESSIONS"
 MAX_BYTES = 512 << 20
@@ -92,18 +93,9 @@ def read_session(path: Path) -> tuple[Header, list[Record], int]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Make a file appear with this content, whole or not at all. Raises DataError."""
+    """Make a private file appear with this content, whole or not at all. Raises DataError."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_atomically(path, data, private=True)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error
 

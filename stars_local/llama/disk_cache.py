@@ -5,12 +5,13 @@ A cache that cannot be read or written costs time, never correctness: errors are
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import platformdirs
+
+from stars_local.core.files import write_atomically
 
 
 class DiskCache:
@@ -26,18 +27,9 @@ class DiskCache:
     def put(self, key: str, value: object) -> None:
         """Remember a value; other keys stay."""
         content = {**self._read(), key: value}
-        temporary: str | None = None
-        try:
+        with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False) as file:
-                temporary = file.name
-                json.dump(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self._path)
-        except OSError:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+            write_atomically(self._path, json.dumps(content).encode(), private=True)
 
     def _read(self) -> dict[str, object]:
         try:

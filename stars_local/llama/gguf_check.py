@@ -8,9 +8,9 @@ else by place, size and time of change, and for one version of llama-cpp-python.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import re
 import stat
 from contextlib import closing
@@ -20,6 +20,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from stars_local.core.errors import ModelError
+from stars_local.core.files import write_atomically
 from stars_local.llama.child import MIB, Child, ChildDied, ChildRefused
 from stars_local.llama.gguf_header import MAGIC, GgufHeader, read_header
 
@@ -202,13 +203,7 @@ def _fingerprint(parts: list[Path]) -> str:
 
 
 def _remember(entry: Path, path: Path) -> None:
-    temporary = entry.with_name(f".{entry.name}.{os.getpid()}")
-    try:
+    content = json.dumps({"path": str(path.resolve())}) + "\n"
+    with contextlib.suppress(OSError):  # the cache saves time only
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w") as file:
-            file.write(json.dumps({"path": str(path.resolve())}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(entry)
-    except OSError:
-        return  # the cache saves time only
+        write_atomically(entry, content.encode(), private=True)

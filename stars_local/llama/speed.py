@@ -6,9 +6,9 @@ build, file and number of threads, since nearly every release changes the kernel
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import platform
 import statistics
 import time
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stars_local.core.boundaries import Boundary
+from stars_local.core.files import write_atomically
 from stars_local.core.ports import Draw, Order
 from stars_local.core.records import Prompt, Sampling
 from stars_local.llama.engine import LlamaModel
@@ -116,10 +117,6 @@ def _read(path: Path) -> dict[int, float]:
 
 
 def _write(path: Path, costs: Mapping[int, float]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(dict(costs)), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        write_atomically(path, json.dumps(dict(costs)).encode(), private=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stars_local.reward.files import write_atomically
+from stars_local.core.files import write_atomically
 from stars_local.reward.pairs import Pair
 from stars_local.reward.sources import SourceSpec, TrainingData, sha256_of
 from stars_local.reward.text_format import TEMPLATE_HH_PAIR

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stars_local.core.errors import DataError, RewardError
-from stars_local.reward.files import write_atomically
+from stars_local.core.files import write_atomically
 from stars_local.reward.network import EncoderConfig, RewardNetwork
 
 if TYPE_CHECKING:

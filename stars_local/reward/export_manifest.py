@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stars_local.core.errors import RewardError, UsageError
+from stars_local.core.files import write_atomically
 from stars_local.reward.architectures import Source
-from stars_local.reward.files import write_atomically
 from stars_local.reward.manifest import (
     MANIFEST_NAME,
     SCHEMA,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import RewardError
-from stars_local.reward.files import write_atomically
+from stars_local.core.files import write_atomically
 from stars_local.reward.strict_json import nearest, read_object
 
 MANIFEST_NAME = "reward.json"

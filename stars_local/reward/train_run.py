@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import RewardError, UsageError
+from stars_local.core.files import write_atomically
 from stars_local.reward.batches import (
     BatchPlan,
     EncodedPair,
@@ -16,7 +17,6 @@ from stars_local.reward.batches import (
     split_by_prompt,
 )
 from stars_local.reward.card import build_card, write_card
-from stars_local.reward.files import write_atomically
 from stars_local.reward.network import (
     EncoderConfig,
     RewardNetwork,

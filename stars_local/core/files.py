@@ -7,18 +7,21 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file by a temporary neighbour, fsync and rename; readable as a umask allows."""
+def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write a file by a temporary neighbour, fsync and rename. Raises OSError, and leaves nothing.
+
+    private: for its owner's eyes only; otherwise readable as the umask allows.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files for their owner only; a model is for everybody that may read here
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
+        if not private:  # mkstemp makes files for their owner only
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(name).chmod(0o666 & ~mask)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
