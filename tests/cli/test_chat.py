@@ -245,6 +245,15 @@ def test_a_value_that_cannot_be_changes_nothing(room: Room, line: str, reason: s
     assert shown(room, "/params") == before
 
 
+def test_what_belongs_to_a_method_goes_with_it(folder: Path) -> None:
+    room = room_of(folder, {"method": "best-of-n:n=4"}, language())
+    assert "method is stars" in shown(room, "/set method stars")
+    assert "# n =" in shown(room, "/params")
+    shown(room, "/set method best-of-n:n=3", "hello")
+    assert room.session.conversation.turns[-1].kept[0].segment.n_attempts == 3
+    room.session.close()
+
+
 def test_why_shows_every_attempt_with_reward_and_fate(room: Room) -> None:
     shown(room, "hello")
     attempts = room.session.conversation.turns[-1].attempts
