@@ -27,6 +27,7 @@ from stars_local.core.ports import Opened, Order
 from stars_local.core.records import ModelInfo, Prompt, Proposal, Sampling
 from stars_local.llama.branches import Branch, Cached, Trunk
 from stars_local.llama.drawing import Round
+from stars_local.llama.gathering import gather
 from stars_local.llama.grammar import check_grammar
 from stars_local.llama.guard import guarded
 from stars_local.llama.library import build, native
@@ -147,9 +148,11 @@ class LlamaModel:
         for loser in state.branches.values():
             self._discard(loser)
         state.branches.clear()
+        n_before = state.n_decoded
         self._runtime.promote(state, winner)
         state.absorb(winner)
         self._runtime.shorten(state)
+        gather(self._runtime, state, n_before)
 
     @guarded
     def reject(self, trunk: int, proposals: Sequence[Proposal]) -> None:
@@ -212,10 +215,7 @@ class LlamaModel:
 
     @contextlib.contextmanager
     def borrowed_context(self) -> Iterator[Any]:
-        """The bare native context, emptied, for measuring against it; no prompt may be open.
-
-        Whoever borrows it leaves it empty again.
-        """
+        """The bare native context, emptied, for measuring; give it back as empty."""
         with self._lock:
             if self._closed or self._runtime.trunks:
                 raise ModelError("the context is in use: close the open prompts first")

@@ -11,7 +11,7 @@ import numpy as np
 from stars_local.core.errors import OutOfCellsError
 from stars_local.llama.batch import Batch
 from stars_local.llama.branches import Branch, Cached, Logits, Trunk
-from stars_local.llama.cells import CellLedger
+from stars_local.llama.cells import CellLedger, Sharing
 from stars_local.llama.library import native
 from stars_local.llama.model import NativeModel
 from stars_local.llama.rollback import (
@@ -24,6 +24,7 @@ from stars_local.llama.rollback import (
 from stars_local.llama.sampler import Candidates
 
 MAX_CACHED = 4  # every idle cell slows a unified cache
+SCATTERING_WIDTH = 4  # branches of a prompt from which on gathering the winner's cells pays
 
 
 class Runtime:
@@ -40,6 +41,7 @@ class Runtime:
         self.candidates = Candidates(self.n_vocab)
         self.cached: list[Cached] = []  # least recently used first
         self.trunks: dict[int, Trunk] = {}
+        self.last_width = 0  # branches of a prompt in the last round, at most
         self._n_handles = 0
         sharing = sharing_of(
             strategy,
@@ -51,6 +53,15 @@ class Runtime:
         self._branching = BranchRollback(self.memory)
         lib = native()
         self._remove, self._logits = lib.llama_memory_seq_rm, lib.llama_get_logits_ith
+
+    @property
+    def scatters(self) -> bool:
+        """Whether the last round left winners' cells scattered, and they can be gathered: in a
+        cache that branches share, of full attention layers only."""
+        model = self.model
+        whole = not (model.is_recurrent or model.is_hybrid or model.n_swa)
+        shared = self.ledger.sharing is Sharing.SHARED
+        return whole and shared and self.last_width >= SCATTERING_WIDTH
 
     def new_handle(self) -> int:
         """A number that names a trunk or a branch, larger than all before it."""
