@@ -49,7 +49,7 @@ class Round:
 
     def draw(self) -> None:
         """Draw until every branch has ended."""
-        self._runtime.last_width = max(len(lot.branches) for lot in self._lots)
+        self._runtime.last_width = max((len(lot.branches) for lot in self._lots), default=0)
         for lot in self._lots:
             for branch in lot.branches:
                 if branch.room <= 0:
