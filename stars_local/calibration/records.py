@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import CalibrationError
+from stars_local.core.files import write_atomically
 
 SCHEMA = 1
 
@@ -129,17 +129,11 @@ def read_calibration(path: Path) -> Calibration:
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
     """Write atomically: the file is whole or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(calibration.to_json(), indent=1, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(calibration.to_json(), file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_atomically(path, text.encode())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise CalibrationError(f"{path}: cannot write the calibration: {error}") from error
 
 
