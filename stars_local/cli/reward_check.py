@@ -89,8 +89,8 @@ def _on_pairs(
     prompts: Path | None,
     better: str | None,
 ) -> dict[str, Any]:
+    from stars_local.preferences.pairs import read_pairs
     from stars_local.reward.accuracy_on_pairs import pair_report
-    from stars_local.reward.pairs import read_pairs
 
     model.manifest.axis(axis)
     read = [

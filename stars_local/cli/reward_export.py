@@ -13,7 +13,7 @@ import typer
 from stars_local.core.errors import StarsError, UsageError
 
 if TYPE_CHECKING:
-    from stars_local.reward.pairs import Pair
+    from stars_local.preferences.pairs import Pair
 
 Choice = TypeVar("Choice", bound=StrEnum)
 _PACKAGES = ("torch", "transformers", "safetensors", "onnx")
@@ -91,10 +91,10 @@ def reward_export(
     """
     _require_packages()
     from stars_local.compose import render_chat
-    from stars_local.reward.export import export_reward
-    from stars_local.reward.export_manifest import ExportOptions
+    from stars_local.exporting.export import export_reward
+    from stars_local.exporting.export_manifest import ExportOptions
+    from stars_local.exporting.reference import reference_texts
     from stars_local.reward.manifest import Cut, Form, Style
-    from stars_local.reward.reference import reference_texts
 
     options = ExportOptions(
         name=out.resolve().name if name is None else name,
@@ -148,7 +148,7 @@ def parse_axes(text: str) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
 
 def parse_pairs(text: str) -> tuple[str, list[Pair]]:
     """Read ``AXIS=FILE[,name=NAME][,prompts=CSV]`` and the file; UsageError where wrong."""
-    from stars_local.reward.pairs import read_pairs
+    from stars_local.preferences.pairs import read_pairs
 
     head, *rest = text.split(",")
     axis, _, file = head.partition("=")

@@ -87,12 +87,12 @@ def reward_train(
         TimeRemainingColumn,
     )
 
-    from stars_local.reward.batches import PrefixPolicy, TextLimits
-    from stars_local.reward.encoder_source import encoder_folder
-    from stars_local.reward.settings import TrainingSettings
-    from stars_local.reward.sources import SourceSpec
-    from stars_local.reward.train_run import train_reward
-    from stars_local.reward.training import StepReport
+    from stars_local.preferences.sources import SourceSpec
+    from stars_local.training.batches import PrefixPolicy, TextLimits
+    from stars_local.training.encoder_source import encoder_folder
+    from stars_local.training.loop import StepReport
+    from stars_local.training.settings import TrainingSettings
+    from stars_local.training.train_run import train_reward
 
     if device not in {"auto", "cpu", "cuda"}:
         raise UsageError(f"--device {device!r}: expected auto, cpu or cuda")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stars_local.core.records import Message, Prompt
-from stars_local.reward.accuracy import PairAccuracy
+from stars_local.preferences.accuracy import PairAccuracy
+from stars_local.preferences.pairs import Pair
+from stars_local.preferences.text_format import Message as RoleAndText
 from stars_local.reward.manifest import Measured
 from stars_local.reward.onnx_model import OnnxRewardModel
-from stars_local.reward.pairs import Pair
-from stars_local.reward.text_format import Message as RoleAndText
 
 AT_TOKENS = (16, 32, 64)
 _PAIRS_A_STEP = 64

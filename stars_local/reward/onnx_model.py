@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stars_local.core.errors import DataError, RewardError, RewardValueError
+from stars_local.core.files import sha256_of
 from stars_local.core.records import Prompt, Reward, RewardInfo, Scores
 from stars_local.reward.golden import TOLERANCE, read_golden
 from stars_local.reward.manifest import Kind, Manifest, read_manifest
 from stars_local.reward.probe import probe
 from stars_local.reward.session import Session
-from stars_local.reward.sources import sha256_of
 from stars_local.reward.templates import Render, TextEncoder, pad_right
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING
 
 from stars_local.core.errors import RewardError, StarsError
 from stars_local.core.records import Prompt
+from stars_local.preferences.text_format import assemble_pair, render_prompt, render_response
 from stars_local.reward.manifest import Cut, Form, Kind, Manifest, Style
-from stars_local.reward.text_format import assemble_pair, render_prompt, render_response
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from stars_local.core.errors import DataError
 from stars_local.core.records import Message, Prompt
+from stars_local.preferences.records import read_records
 from stars_local.reward.onnx_model import OnnxRewardModel
-from stars_local.reward.records import read_records
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,14 +13,14 @@ import torch
 from stars_local.compose import render_chat
 from stars_local.core.errors import RewardError, UsageError
 from stars_local.core.records import Message, Prompt
-from stars_local.reward import export
+from stars_local.exporting import export
+from stars_local.exporting.export import Exported, ExportOptions, export_reward
+from stars_local.preferences.pairs import Pair
 from stars_local.reward.check import check_model
-from stars_local.reward.checkpoint import load_network
-from stars_local.reward.export import Exported, ExportOptions, export_reward
 from stars_local.reward.manifest import Form, Kind, Style, read_manifest
 from stars_local.reward.onnx_model import OnnxRewardModel
-from stars_local.reward.pairs import Pair
 from stars_local.reward.templates import pad_right
+from stars_local.training.checkpoint import load_network
 from tests.support.tiny_reward import WORDS
 from tests.support.tiny_sources import (
     ARCHITECTURES,

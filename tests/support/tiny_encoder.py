@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from stars_local.reward.network import EncoderConfig, RewardNetwork, encoder_names
+from stars_local.training.network import EncoderConfig, RewardNetwork, encoder_names
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 SEP_ID = SPECIAL_TOKENS.index("[SEP]")

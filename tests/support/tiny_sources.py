@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-from stars_local.reward.checkpoint import save_checkpoint
+from stars_local.training.checkpoint import save_checkpoint
 from tests.support.tiny_encoder import tiny_network, tiny_tokenizer
 from tests.support.tiny_reward import SPECIAL, WORDS
 from tests.support.tiny_reward import tiny_tokenizer as tiny_chat_tokenizer

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from stars_local.core.errors import RewardError, UsageError
-from stars_local.reward import encoder_source
-from stars_local.reward.encoder_source import FILES, encoder_folder
+from stars_local.training import encoder_source
+from stars_local.training.encoder_source import FILES, encoder_folder
 
 
 def make_wheel(path: Path, *folders: str) -> Path:

@@ -12,12 +12,17 @@ import stars_local
 
 ROOT = Path(stars_local.__file__).parent
 COMPOSITION = {"compose"}
-ADAPTERS = {"llama", "reward", "catalog", "calibration", "evals", "chat", "data", "training"}
+ADAPTERS = {"llama", "reward", "catalog", "calibration", "evals", "chat", "data", "training"} | {
+    "preferences",
+    "exporting",
+}
 ALLOWED = {
     "core": {"core"},
     "llama": {"llama", "core"},
-    "reward": {"reward", "core", "data"},
-    "training": {"training", "reward", "core"},
+    "preferences": {"preferences", "core"},
+    "reward": {"reward", "preferences", "core", "data"},
+    "training": {"training", "preferences", "core"},
+    "exporting": {"exporting", "training", "reward", "preferences", "core"},
     "catalog": {"catalog", "core", "llama"},
     "data": {"data", "core"},
     "calibration": {"calibration", "core", "data"},

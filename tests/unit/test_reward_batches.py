@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stars_local.reward.accuracy import PairAccuracy, wilson_interval
-from stars_local.reward.batches import (
+from stars_local.preferences.accuracy import PairAccuracy, wilson_interval
+from stars_local.preferences.leaks import normalise
+from stars_local.preferences.pairs import Pair
+from stars_local.training.batches import (
     BatchPlan,
     EncodedPair,
     Encoder,
@@ -20,8 +22,6 @@ from stars_local.reward.batches import (
     split_key,
     with_prompt,
 )
-from stars_local.reward.leaks import normalise
-from stars_local.reward.pairs import Pair
 from tests.support.tiny_encoder import tiny_tokenizer
 
 ids = st.lists(st.integers(10, 15), min_size=1, max_size=30).map(tuple)

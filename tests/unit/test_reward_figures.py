@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from stars_local.core.errors import DataError, RewardError
 from stars_local.core.records import Prompt
+from stars_local.exporting.parity import rank_correlation
+from stars_local.exporting.reference import reference_texts
+from stars_local.preferences.pairs import Pair
 from stars_local.reward.accuracy_on_pairs import pair_report, to_prompt
 from stars_local.reward.onnx_model import OnnxRewardModel
-from stars_local.reward.pairs import Pair
-from stars_local.reward.parity import rank_correlation
-from stars_local.reward.reference import reference_texts
 from stars_local.reward.xstest import auc, read_completions, refusal_aucs
 from tests.support.tiny_reward import write_tiny_reward
 

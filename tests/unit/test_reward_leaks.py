@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stars_local.core.errors import DataError, UsageError
-from stars_local.reward.leaks import drop_leaks, normalise, pair_texts, texts_of_files
-from stars_local.reward.pairs import Pair
-from stars_local.reward.sources import SourceSpec, load_sources, sha256_of
+from stars_local.core.files import sha256_of
+from stars_local.preferences.leaks import drop_leaks, normalise, pair_texts, texts_of_files
+from stars_local.preferences.pairs import Pair
+from stars_local.preferences.sources import SourceSpec, load_sources
 
 
 def pair(prompt: str, chosen: str, rejected: str, source: str = "s") -> Pair:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stars_local.core.errors import DataError
-from stars_local.reward.pairs import Pair, parse_dialogue, read_pairs
+from stars_local.preferences.pairs import Pair, parse_dialogue, read_pairs
 
 HH = {
     "chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant: Because so.",

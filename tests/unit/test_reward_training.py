@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stars_local.core.errors import DataError, RewardError, UsageError
-from stars_local.reward.checkpoint import load_checkpoint, load_network
-from stars_local.reward.network import EncoderConfig, RewardNetwork, load_encoder, pad
-from stars_local.reward.objective import learning_rate_factor, preference_loss
-from stars_local.reward.settings import TrainingSettings
-from stars_local.reward.sources import SourceSpec
-from stars_local.reward.train_run import train_reward
-from stars_local.reward.training import StepReport
+from stars_local.preferences.sources import SourceSpec
+from stars_local.training.checkpoint import load_checkpoint, load_network
+from stars_local.training.loop import StepReport
+from stars_local.training.network import EncoderConfig, RewardNetwork, load_encoder, pad
+from stars_local.training.objective import learning_rate_factor, preference_loss
+from stars_local.training.settings import TrainingSettings
+from stars_local.training.train_run import train_reward
 from tests.support.tiny_encoder import SEP_ID, tiny_network, write_tiny_encoder
 
 GOOD, BAD, FILLER = "kind", "cruel", ["one", "two", "three", "four", "human", ":"]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
-from stars_local.reward import session, weights
+from stars_local.exporting import weights
+from stars_local.reward import session
 from stars_local.reward.check import independence
 from stars_local.reward.golden import golden_texts
 from stars_local.reward.manifest import write_manifest

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stars_local.reward.text_format import assemble_pair, render_prompt, render_response
+from stars_local.preferences.text_format import assemble_pair, render_prompt, render_response
 
 CLS, SEP = 101, 102
 ids = st.lists(st.integers(1000, 2000), max_size=40)

@@ -20,7 +20,6 @@ A specification is ``AXIS=PATH[,key=value...]``:
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import DataError, UsageError
-from stars_local.reward.leaks import drop_leaks, normalise, texts_of_files
-from stars_local.reward.pairs import Pair, read_pairs
+from stars_local.core.files import sha256_of
+from stars_local.preferences.leaks import drop_leaks, normalise, texts_of_files
+from stars_local.preferences.pairs import Pair, read_pairs
 
 _KEYS = (
     "licence",
@@ -191,15 +191,6 @@ def _first_of_each(pairs: Sequence[Pair]) -> list[Pair]:
     for pair in pairs:
         found.setdefault((pair.prompt, pair.chosen, pair.rejected), pair)
     return list(found.values())
-
-
-def sha256_of(path: Path) -> str:
-    """The file's sha256 as hexadecimal digits; DataError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error}") from error
 
 
 def _label(path: Path) -> str:

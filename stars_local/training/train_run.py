@@ -9,23 +9,23 @@ from typing import Any
 
 from stars_local.core.errors import RewardError, UsageError
 from stars_local.core.files import write_atomically
-from stars_local.reward.batches import (
+from stars_local.preferences.sources import SourceSpec, load_sources
+from stars_local.training.batches import (
     BatchPlan,
     EncodedPair,
     Encoder,
     encode_pairs,
     split_by_prompt,
 )
-from stars_local.reward.card import build_card, write_card
-from stars_local.reward.network import (
+from stars_local.training.card import build_card, write_card
+from stars_local.training.loop import StepReport, Trainer
+from stars_local.training.network import (
     EncoderConfig,
     RewardNetwork,
     initialise_head,
     load_encoder,
 )
-from stars_local.reward.settings import TrainingSettings
-from stars_local.reward.sources import SourceSpec, load_sources
-from stars_local.reward.training import StepReport, Trainer
+from stars_local.training.settings import TrainingSettings
 
 
 def train_reward(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stars_local.core.errors import RewardError, UsageError
-from stars_local.core.files import write_atomically
-from stars_local.reward.architectures import Source
+from stars_local.core.files import sha256_of, write_atomically
+from stars_local.exporting.architectures import Source
 from stars_local.reward.manifest import (
     MANIFEST_NAME,
     SCHEMA,
@@ -20,7 +20,6 @@ from stars_local.reward.manifest import (
     Style,
     Template,
 )
-from stars_local.reward.sources import sha256_of
 from stars_local.reward.templates import default_response_end
 
 MODEL, TOKENIZER, GOLDEN, CARD = "model.onnx", "tokenizer.json", "golden.json", "card.json"

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import DataError
-from stars_local.reward.labelled import paired, read_labelled
-from stars_local.reward.records import Record, read_records
-from stars_local.reward.text_format import Message
+from stars_local.preferences.labelled import paired, read_labelled
+from stars_local.preferences.records import Record, read_records
+from stars_local.preferences.text_format import Message
 
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _ROLES = {"Human": "user", "Assistant": "assistant"}

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stars_local.reward.accuracy import PairAccuracy
-from stars_local.reward.batches import BatchPlan, EncodedPair, cut_at
-from stars_local.reward.network import RewardNetwork, pad
+from stars_local.preferences.accuracy import PairAccuracy
+from stars_local.training.batches import BatchPlan, EncodedPair, cut_at
+from stars_local.training.network import RewardNetwork, pad
 
 PREFIX_TOKENS = 32
 _BATCH_PAIRS = 16

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from stars_local.reward.pairs import Pair, parse_dialogue
-from stars_local.reward.records import read_records
+from stars_local.preferences.pairs import Pair, parse_dialogue
+from stars_local.preferences.records import read_records
 
 
 def normalise(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stars_local.core.errors import DataError, RewardError
 from stars_local.core.files import write_atomically
-from stars_local.reward.network import EncoderConfig, RewardNetwork
+from stars_local.training.network import EncoderConfig, RewardNetwork
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stars_local.core.files import write_atomically
-from stars_local.reward.pairs import Pair
-from stars_local.reward.sources import SourceSpec, TrainingData, sha256_of
-from stars_local.reward.text_format import TEMPLATE_HH_PAIR
+from stars_local.core.files import sha256_of, write_atomically
+from stars_local.preferences.pairs import Pair
+from stars_local.preferences.sources import SourceSpec, TrainingData
+from stars_local.preferences.text_format import TEMPLATE_HH_PAIR
 
 CARD_NAME = "card.json"
 FORMAT = "stars-local-reward-card-1"

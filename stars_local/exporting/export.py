@@ -20,12 +20,10 @@ import numpy as np
 import torch
 
 from stars_local.core.errors import RewardError, UsageError
-from stars_local.core.files import write_atomically
+from stars_local.core.files import sha256_of, write_atomically
 from stars_local.core.records import Prompt
-from stars_local.reward.accuracy_on_pairs import PairReport, pair_report
-from stars_local.reward.architectures import AxesOf, Source, load_source
-from stars_local.reward.check import independence
-from stars_local.reward.export_manifest import (
+from stars_local.exporting.architectures import AxesOf, Source, load_source
+from stars_local.exporting.export_manifest import (
     CARD,
     CHAT_TEMPLATE,
     GOLDEN,
@@ -35,11 +33,7 @@ from stars_local.reward.export_manifest import (
     bare_manifest,
     data_files,
 )
-from stars_local.reward.golden import golden_json, golden_texts
-from stars_local.reward.manifest import MANIFEST_NAME, Manifest, write_manifest
-from stars_local.reward.onnx_model import OnnxRewardModel
-from stars_local.reward.pairs import Pair
-from stars_local.reward.parity import (
+from stars_local.exporting.parity import (
     MAX_ACCURACY_LOSS,
     MAX_FP32_DRIFT,
     MIN_RANK_CORRELATION,
@@ -47,10 +41,15 @@ from stars_local.reward.parity import (
     torch_drift,
     varied_batches,
 )
+from stars_local.exporting.weights import save, shrink
+from stars_local.preferences.pairs import Pair
+from stars_local.reward.accuracy_on_pairs import PairReport, pair_report
+from stars_local.reward.check import independence
+from stars_local.reward.golden import golden_json, golden_texts
+from stars_local.reward.manifest import MANIFEST_NAME, Manifest, write_manifest
+from stars_local.reward.onnx_model import OnnxRewardModel
 from stars_local.reward.session import INPUTS, OUTPUT, Session
-from stars_local.reward.sources import sha256_of
 from stars_local.reward.templates import Render
-from stars_local.reward.weights import save, shrink
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _OPSET = 18
@@ -59,7 +58,7 @@ _LONGEST_COMPARED = 512  # tokens: beyond it a large decoder takes minutes a tex
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export proved: see `stars_local.reward.parity`.
+    """What an export proved: see `stars_local.exporting.parity`.
 
     fp32_drift: against torch, raw outputs. rank_correlation: of the smaller weights' scores with
     fp32's, by axis, on the reference and golden texts. accuracy_change: of pair accuracy, in

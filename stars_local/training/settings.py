@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stars_local.reward.batches import PrefixPolicy, TextLimits
+from stars_local.training.batches import PrefixPolicy, TextLimits
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stars_local.core.errors import DataError
-from stars_local.reward.records import Record, read_records
-from stars_local.reward.text_format import Message
+from stars_local.preferences.records import Record, read_records
+from stars_local.preferences.text_format import Message
 
 _PROMPT_COLUMNS = ("question", "prompt")
 _TEXT_COLUMNS = ("text", "response", "Response")

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from stars_local.core.errors import RewardError
-from stars_local.reward.manifest import Form, Kind, Style
-from stars_local.reward.source_folder import (
+from stars_local.exporting.source_folder import (
     chat_template,
     named_id,
     read_json,
@@ -34,6 +33,7 @@ from stars_local.reward.source_folder import (
     token_text,
     tokenizer_bytes,
 )
+from stars_local.reward.manifest import Form, Kind, Style
 
 _ENCODERS = ("Bert", "DebertaV2", "ModernBert")
 _DECODERS = ("Llama", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Gemma3Text")
@@ -144,7 +144,7 @@ def load_source(folder: Path) -> Source:
 
 
 def _checkpoint(folder: Path) -> Source:
-    from stars_local.reward.checkpoint import load_checkpoint, load_network
+    from stars_local.training.checkpoint import load_checkpoint, load_network
 
     state, _ = load_checkpoint(folder)
     network = load_network(folder)

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from stars_local.core.errors import DataError
-from stars_local.reward.batches import Batch, BatchPlan, EncodedPair
-from stars_local.reward.checkpoint import load_checkpoint, save_checkpoint
-from stars_local.reward.heldout import HeldOut, measure
-from stars_local.reward.network import RewardNetwork, pad
-from stars_local.reward.objective import learning_rate_factor, preference_loss
-from stars_local.reward.settings import TrainingSettings
+from stars_local.training.batches import Batch, BatchPlan, EncodedPair
+from stars_local.training.checkpoint import load_checkpoint, save_checkpoint
+from stars_local.training.heldout import HeldOut, measure
+from stars_local.training.network import RewardNetwork, pad
+from stars_local.training.objective import learning_rate_factor, preference_loss
+from stars_local.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stars_local.reward.leaks import normalise
-from stars_local.reward.pairs import Pair
-from stars_local.reward.text_format import assemble_pair, render_prompt, render_response
+from stars_local.preferences.leaks import normalise
+from stars_local.preferences.pairs import Pair
+from stars_local.preferences.text_format import assemble_pair, render_prompt, render_response
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

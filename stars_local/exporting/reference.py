@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stars_local.core.errors import DataError
 from stars_local.core.records import Prompt
-from stars_local.reward.pairs import read_pairs
-from stars_local.reward.records import read_records
+from stars_local.preferences.pairs import read_pairs
+from stars_local.preferences.records import read_records
 from stars_local.reward.score_lines import read_item
 
 _SHIPPED = Path(__file__).resolve().parents[1] / "data" / "reference_answers.jsonl"
