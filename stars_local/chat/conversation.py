@@ -113,11 +113,16 @@ class Conversation:
             self.turns.clear()
             self.n_left = 0
 
-    def messages(self, question: str, sha256: str, n_more: int = 0) -> tuple[Message, ...]:
+    def messages(
+        self, question: str, sha256: str, n_more: int = 0, *, replaces: bool = False
+    ) -> tuple[Message, ...]:
         """What the model file `sha256` is given for a question: system message, the turns in
-        the context but for the `n_more` oldest of them, the question."""
+        the context but for the `n_more` oldest of them, the question.
+
+        replaces: the question takes the place of the last turn."""
         found = [] if self.system is None else [Message("system", self.system)]
-        for turn in self.turns[self.n_left + n_more :]:
+        last = len(self.turns) - 1 if replaces else len(self.turns)
+        for turn in self.turns[self.n_left + n_more : last]:
             if turn.kept:
                 found += [Message("user", turn.asked.text), turn.message(sha256)]
         return (*found, Message("user", question))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from stars_local.chat.conversation import Conversation
 from stars_local.chat.noting import Noting
-from stars_local.chat.records import Answered, Asked, Held, SegmentKept, Trimmed
+from stars_local.chat.records import Answered, Asked, Held, SegmentKept, Trimmed, Undone
 from stars_local.chat.session import Session
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import PromptTooLongError
@@ -59,27 +59,38 @@ class Talk:
         self._driver.interrupt()
 
     def ask(
-        self, question: str, make_task: MakeTask, *, seed: int, least_room: int = 1
+        self,
+        question: str,
+        make_task: MakeTask,
+        *,
+        seed: int,
+        least_room: int = 1,
+        replaces: bool = False,
     ) -> Generator[Event | TurnsLeft, None, None]:
         """Answer a question; yields the driver's events, those of a `Kept` segment only after
         the session holds it.
 
         make_task: called with the prompt and the number of the question. least_room: tokens
-        that an answer must have room for, or else old turns leave. Raises what the models
-        raise; PromptTooLongError if the question alone is too long, and then nothing of it is
-        recorded.
+        that an answer must have room for, or else old turns leave. replaces: the last turn is
+        taken back once this question stands in the model. Raises what the models raise;
+        PromptTooLongError if the question alone is too long, and then nothing is recorded and
+        nothing taken back.
         """
         self._hold()
         draw = self.conversation.n_asked
         n_left = 0
         while True:
-            messages = self.conversation.messages(question, self._model.info.sha256, n_left)
+            messages = self.conversation.messages(
+                question, self._model.info.sha256, n_left, replaces=replaces
+            )
             events = self._driver.stream(make_task(Prompt(PROMPT_ID, messages), draw))
-            may_trim = n_left < self.conversation.n_trimmable
+            may_trim = n_left < self.conversation.n_trimmable - replaces
             started = self._opened(events, least_room, may_trim=may_trim)
             if started is not None:
                 break
             n_left += 1
+        if replaces:
+            self.session.append(Undone())
         if n_left > 0:
             self.session.append(Trimmed(n_left))
             yield TurnsLeft(n_left)

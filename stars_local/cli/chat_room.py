@@ -18,7 +18,7 @@ from stars_local.cli.chat_pages import closing_line, help_page, stats_page, why_
 from stars_local.cli.chat_screen import Screen
 from stars_local.cli.terminal import interrupting, neutralise
 from stars_local.config import to_toml
-from stars_local.core.errors import DataError, ModelError, UsageError
+from stars_local.core.errors import DataError, ModelError, StarsError, UsageError
 from stars_local.core.records import Finish
 
 KV_SUFFIX = ".kv"
@@ -70,12 +70,10 @@ class Room:
                 return False
             self._commands[found.name](found.argument)
         else:
-            if replaces:
-                self.session.append(Undone())
-            self._ask(found)
+            self._ask(found, replaces=replaces)
         return True
 
-    def _ask(self, question: str) -> None:
+    def _ask(self, question: str, *, replaces: bool = False) -> None:
         models = self._desk.models
         talk = Talk(self.session, models.language, models.reward)
         events = talk.ask(
@@ -83,9 +81,16 @@ class Room:
             self._desk.make_task,
             seed=self._desk.seed,
             least_room=self._desk.least_room,
+            replaces=replaces,
         )
-        with interrupting(talk.interrupt), closing(events):
-            result = self._screen.play(events)
+        turn = self._conversation.last
+        try:
+            with interrupting(talk.interrupt), closing(events):
+                result = self._screen.play(events)
+        except StarsError:
+            if self._conversation.last is turn:  # it was never asked: let it be mended
+                self.draft, self._replaces = question, replaces
+            raise
         self.interrupted = result.finish_reason is Finish.INTERRUPTED
         turn = self._last()
         if turn.answered is not None:
@@ -100,9 +105,7 @@ class Room:
     # -- commands ----------------------------------------------------------------------------
 
     def _retry(self, _: str) -> None:
-        question = self._last().asked.text
-        self.session.append(Undone())
-        self._ask(question)
+        self._ask(self._last().asked.text, replaces=True)
 
     def _undo(self, _: str) -> None:
         question = self._last().asked.text

@@ -204,6 +204,25 @@ def test_edit_replaces_the_last_question_unless_something_else_is_typed(room: Ro
     assert questions(room) == ["one", "two and a half", "three"]
 
 
+@pytest.mark.parametrize("command", ["/retry", "/edit"])
+def test_a_question_that_fails_is_not_lost(
+    room: Room, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown(room, "one", "two")
+
+    def fails(*_: object, **__: object) -> None:
+        raise ModelError("no memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(compose, "make_task", fails)
+        with pytest.raises(ModelError):
+            shown(room, command, "two, better")
+    assert questions(room) == ["one", "two"]
+    assert room.draft in ("two", "two, better")
+    shown(room, room.draft)
+    assert len(questions(room)) == 2
+
+
 def test_the_system_message(room: Room) -> None:
     assert "no system message" in shown(room, "/system")
     assert "system: be kind" in shown(room, "/system be kind")

@@ -117,6 +117,24 @@ def test_a_question_that_can_never_fit_is_refused_and_not_recorded(session: Sess
     assert last(talk.ask("again", tasks(n=4), seed=1)).text != ""
 
 
+def test_a_question_takes_the_place_of_the_last_once_it_stands_and_not_before(
+    session: Session,
+) -> None:
+    talk = Talk(session, model(n_ctx=60), REWARD)
+    first = last(talk.ask("hi", tasks(n=4), seed=1))
+    with pytest.raises(PromptTooLongError):
+        last(talk.ask("x" * 100, tasks(), seed=1, replaces=True))
+    assert [turn.text for turn in talk.conversation.turns] == [first.text]
+    sizes = [
+        event.n_prompt_tokens
+        for event in talk.ask("ho", tasks(n=4), seed=1, replaces=True)
+        if isinstance(event, Started)
+    ]
+    assert [turn.asked.text for turn in talk.conversation.turns] == ["ho"]
+    assert sizes == [first.n_prompt_tokens]  # the turn that it replaces is not in its prompt
+    assert type(talk.conversation)(read_session(session.path)[1]).turns == talk.conversation.turns
+
+
 def test_an_interrupt_keeps_what_was_accepted(session: Session) -> None:
     talk = Talk(session, model(), REWARD)
     for event in talk.ask("hi", tasks(), seed=1):
