@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stars_local import compose
@@ -33,6 +33,10 @@ class Desk:
     thresholds: Thresholds | None
     seed: int
     find_thresholds: FindThresholds
+    n_sequences: int = field(init=False)  # that the context was opened with
+
+    def __post_init__(self) -> None:
+        self.n_sequences = compose.sequences_of_one_prompt(self.settings)
 
     @property
     def settings(self) -> Settings:
@@ -87,6 +91,12 @@ class Desk:
         changed = dataclasses.replace(self.settings, **changes)
         configured = Configured(changed, origins)
         check_together(configured)
+        wanted = compose.sequences_of_one_prompt(changed)
+        if wanted > self.n_sequences:
+            raise UsageError(
+                f"/set {name} {text}: needs {wanted} sequences, this chat was opened with "
+                f"{self.n_sequences}: start again with {flag_of(name)} {text}"
+            )
         models = self.models
         if spec_of(changed).scores and models.reward is None:
             reward = compose.open_reward_model(changed)

@@ -223,6 +223,12 @@ def test_a_question_that_fails_is_not_lost(
     assert len(questions(room)) == 2
 
 
+def test_a_width_beyond_what_the_context_was_opened_for_is_refused(room: Room) -> None:
+    with pytest.raises(UsageError, match="needs 10 sequences, this chat was opened with 4"):
+        room.handle("/set width 8")
+    shown(room, "/set width 1", "/set width 2", "hello")
+
+
 def test_the_system_message(room: Room) -> None:
     assert "no system message" in shown(room, "/system")
     assert "system: be kind" in shown(room, "/system be kind")
