@@ -58,8 +58,13 @@ def open_reward(
             return single
         wanted = [Term(plain, single.info.axis, 1.0)]
     names = [term.model for term in wanted] + [gate.model for gate in bounds]
-    by_name = {name: model(name) for name in names}
-    return CombinedReward(by_name, wanted, bounds)
+    first: dict[RewardModel, str | None] = {}  # one name a model: it is scored once
+    same = {name: first.setdefault(model(name), name) for name in names}
+    return CombinedReward(
+        {name: opened for opened, name in first.items()},
+        [replace(term, model=same[term.model]) for term in wanted],
+        [replace(gate, model=same[gate.model]) for gate in bounds],
+    )
 
 
 def find_model(name: str) -> tuple[Path, bool]:

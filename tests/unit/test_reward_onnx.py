@@ -14,6 +14,7 @@ from stars_local.core.errors import RewardError, RewardValueError, UsageError
 from stars_local.core.records import Message, Prompt
 from stars_local.reward import onnx_model, probe, session
 from stars_local.reward.check import check_before_run, check_model
+from stars_local.reward.combine import CombinedReward
 from stars_local.reward.golden import golden_texts
 from stars_local.reward.manifest import write_manifest
 from stars_local.reward.onnx_model import OnnxRewardModel
@@ -247,6 +248,14 @@ def test_models_are_found_by_folder_and_name(folder: Path, tmp_path: Path) -> No
         find_model(str(tmp_path))
     with pytest.raises(UsageError, match="no reward model 'hh-minlm'"):
         find_model("hh-minlm")
+
+
+def test_a_model_under_two_names_is_opened_and_scored_once(folder: Path) -> None:
+    gate = f"{folder}/../{folder.name}:harmless>=-100"
+    both = open_reward(f"{folder}:helpful=1", [gate], provider="cpu")
+    assert isinstance(both, CombinedReward)
+    assert len(both.models) == 1
+    assert both.score([(ASK, "no")]).n_batches == 1
 
 
 def test_open_reward_reads_specifications(folder: Path) -> None:
