@@ -120,7 +120,7 @@ def read_config_file(path: Path) -> dict[str, object]:
     for key, value in found.items():
         name = key.replace("-", "_") if isinstance(key, str) else str(key)
         if name not in OPTIONS:
-            raise ConfigError(f"{path}: unknown key {name!r}{_nearest(name)}")
+            raise ConfigError(f"{path}: unknown key {name[:60]!r}{_nearest(name[:60])}")
         if name in values:
             raise ConfigError(f"{path}: {name} stands there twice")
         if value is not None:
@@ -146,8 +146,8 @@ def _parse_file(path: Path) -> dict[Any, object]:
         return _parse_yaml(path, text)
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not TOML: {str(error)[:300]}") from error
 
 
 def _parse_yaml(path: Path, text: str) -> dict[Any, object]:
@@ -155,8 +155,9 @@ def _parse_yaml(path: Path, text: str) -> dict[Any, object]:
 
     try:
         found = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        words = " ".join(str(error).split())
+    # its constructors raise what they like: AttributeError for a wrong !!timestamp
+    except (yaml.YAMLError, RecursionError, ValueError, AttributeError, TypeError) as error:
+        words = " ".join(str(error).split())[:300]
         raise ConfigError(f"{path}: not YAML: {words}") from error
     if found is None:
         return {}

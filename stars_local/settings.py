@@ -204,6 +204,7 @@ class Settings:
     )
 
 
+_MAX_SHOWN = 200
 OPTIONS: dict[str, Option] = {
     each.name: each.metadata["option"] for each in dataclasses.fields(Settings)
 }
@@ -222,9 +223,19 @@ def read_value(name: str, raw: object, where: str) -> Any:
         value = _READERS[option.kind](raw)
         _check(option, value)
     except ValueError:
-        shown = f"{raw!r}" if isinstance(raw, str) else f"{raw}"[:40]
+        shown = _shown(raw)
         raise UsageError(f"{where} is {shown}: give {option.wanted}") from None
     return value
+
+
+def _shown(raw: object) -> str:
+    """A value in an error; of a list or a table only what it is, for it may hold itself."""
+    if isinstance(raw, list | tuple | dict | set):
+        return f"a {type(raw).__name__}"
+    try:
+        return f"{raw!r}"[:_MAX_SHOWN] if isinstance(raw, str) else f"{raw}"[:40]
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number without end"
 
 
 def _read_integer(raw: object) -> int:

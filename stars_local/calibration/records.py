@@ -13,10 +13,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stars_local.core.errors import CalibrationError
 from stars_local.core.files import write_atomically
+from stars_local.core.strict_json import parse_json, read_object
 
 SCHEMA = 1
 
@@ -89,41 +90,31 @@ def from_json(data: object, name: str) -> Calibration:
         )
     if data.get("schema") != SCHEMA:
         raise CalibrationError(
-            f"{name}: schema is {data.get('schema')!r}, this version reads {SCHEMA}: "
+            f"{name}: schema is {ascii(data.get('schema'))[:40]}, this version reads {SCHEMA}: "
             "calibrate again"
         )
-    fields = {field.name for field in dataclasses.fields(Calibration)}
-    found = set(data) - {"schema"}
-    for problem, names in (("missing", fields - found), ("unknown", found - fields)):
-        if names:
-            raise CalibrationError(f"{name}: {problem} field {sorted(names)[0]!r}: calibrate again")
+    fields = {key: value for key, value in data.items() if key != "schema"}
     try:
-        checked = data["checked"]
-        values = {
-            **{field: data[field] for field in fields},
-            "key": CalibrationKey(**data["key"]),
-            "predicted": _measured(data["predicted"]),
-            "checked": None if checked is None else _measured(checked),
-            "quantiles": tuple(float(value) for value in data["quantiles"]),
-            "by_position": tuple(dict(row) for row in data["by_position"]),
-        }
-        for number in ("alpha", "beta", "reward_threshold", "spread", "within_spread"):
-            values[number] = float(data[number])
-        return Calibration(**values)
-    except (TypeError, ValueError, KeyError) as error:
-        raise CalibrationError(f"{name}: {error}: calibrate again") from error
-
-
-def _measured(data: dict[str, Any]) -> Measured:
-    low, high = data["attempts_ci95"]
-    return Measured(**{**data, "attempts_ci95": (float(low), float(high))})
+        found = cast(Calibration, read_object(Calibration, fields, name, "", CalibrationError))
+    except CalibrationError as error:
+        raise CalibrationError(f"{error}: calibrate again") from error
+    least = {"key.segment_size": found.key.segment_size, "max_new_tokens": found.max_new_tokens}
+    for field, number in {**least, "max_attempts": found.max_attempts}.items():
+        if number < 1:
+            raise CalibrationError(f"{name}: {field} is {number}, must be at least 1")
+    if not 0.0 <= found.alpha <= 1.0:
+        raise CalibrationError(f"{name}: alpha is {found.alpha}, must lie in [0, 1]")
+    for field, size in (("beta", found.beta), ("spread", found.spread)):
+        if size < 0.0:
+            raise CalibrationError(f"{name}: {field} is {size}, must not be negative")
+    return found
 
 
 def read_calibration(path: Path) -> Calibration:
     """Read one file; raises CalibrationError with its name."""
     try:
-        return from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return from_json(parse_json(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, ValueError) as error:
         raise CalibrationError(f"{path}: cannot read the calibration: {error}") from error
 
 

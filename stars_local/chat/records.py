@@ -22,6 +22,7 @@ from typing import Any
 
 from stars_local.core.errors import DataError
 from stars_local.core.records import Attempt, Finish, Segment
+from stars_local.core.strict_json import is_unicode
 
 SCHEMA = 1
 
@@ -206,16 +207,7 @@ def _fits(kind: type[Any], value: Any) -> bool:
     if kind is float:
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     if kind is str:
-        return type(value) is str and _is_unicode(value)
+        return type(value) is str and is_unicode(value)
     if kind is bool:
         return type(value) is bool
     return issubclass(kind, StrEnum) and value in [str(each) for each in kind]
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether text has no lone surrogates, which JSON's escapes can smuggle in."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

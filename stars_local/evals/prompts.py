@@ -24,6 +24,7 @@ import hashlib
 import io
 import json
 import random
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,12 @@ def read_prompts(
     Raises DataError with the place of what cannot be read.
     """
     raw = _read(path)
-    rows = [row for row in _rows(_decode(raw, path), path) if row.messages or row.text]
+    try:
+        rows = [row for row in _rows(_decode(raw, path), path) if row.messages or row.text]
+    except RecursionError as error:
+        raise DataError(f"{path}: nested too deep: give a list of prompts") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: not CSV: {error}") from error
     if not rows:
         raise DataError(f"{path}: no prompt found: give JSON, JSON lines, CSV or lines of text")
     named = _with_ids(rows, path)
@@ -103,10 +109,19 @@ def _read(path: Path) -> bytes:
 def _decode(raw: bytes, path: Path) -> str:
     try:
         if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
+            raw = _unpack(raw, path)
         return raw.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path}: neither UTF-8 text nor a gzip file of it: {error}") from error
+
+
+def _unpack(raw: bytes, path: Path) -> bytes:
+    """The content of a gzip file, which may be a thousand times larger than the file."""
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise DataError(f"{path}: larger than {_MAX_BYTES} bytes when unpacked: cut it")
+    return content
 
 
 def _rows(text: str, path: Path) -> Iterator[_Row]:
@@ -114,7 +129,7 @@ def _rows(text: str, path: Path) -> Iterator[_Row]:
     if start == "[" or (start == "{" and not _is_lines(text)):
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not JSON: {error}") from error
         return _from_tree(data, path, ())
     if start == "{":
@@ -131,7 +146,7 @@ def _is_lines(text: str) -> bool:
     first, _, rest = text.lstrip().partition("\n")
     try:
         found = json.loads(first)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and bool(rest.strip() or _PROMPT_KEYS & set(found))
 
@@ -142,7 +157,7 @@ def _from_lines(text: str, path: Path) -> Iterator[_Row]:
             continue
         try:
             found = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number}: not JSON: {error}") from error
         if not isinstance(found, dict):
             raise DataError(f"{path}:{number}: expected an object, found {type(found).__name__}")
@@ -224,11 +239,23 @@ def _with_ids(rows: Sequence[_Row], path: Path) -> list[tuple[str, _Row]]:
         content = (
             row.text if row.text is not None else repr([(m.role, m.content) for m in row.messages])
         )
+        _check_unicode(row, path)
         name = row.given_id or hashlib.sha256(content.encode()).hexdigest()[:16]
         if name in named and row.given_id is not None:
             raise DataError(f"{path}: the id {name!r} stands there twice")
         named.setdefault(name, row)
     return list(named.items())
+
+
+def _check_unicode(row: _Row, path: Path) -> None:
+    """JSON's escapes can hold half a character, which no file and no tokenizer takes."""
+    said = [each for message in row.messages for each in (message.role, message.content)]
+    for text in (*said, *row.labels.values(), row.text or "", row.given_id or ""):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            shown = ascii(text[:60])
+            raise DataError(f"{path}: half a character in {shown}: mend the escape") from error
 
 
 def _prompt(name: str, row: _Row, system: str | None, prefill: str, suffix: str) -> Prompt:

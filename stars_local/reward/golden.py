@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stars_local.core.errors import RewardError
 from stars_local.core.records import Message, Prompt
+from stars_local.core.strict_json import parse_json
 
 SCHEMA = 1
 TOLERANCE = 1e-3  # in spreads; machines differ by rounding, about 1e-5
@@ -85,7 +86,7 @@ def golden_json(
 def read_golden(path: Path) -> list[GoldenItem]:
     """Read a golden file; RewardError where it is not one."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"))
         if raw["schema"] != SCHEMA:
             raise ValueError(f"schema is {raw['schema']!r}, expected {SCHEMA}")
         items = [
@@ -96,8 +97,8 @@ def read_golden(path: Path) -> list[GoldenItem]:
             )
             for number, row in enumerate(raw["items"])
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RewardError(f"cannot read the golden scores {path}: {error!r}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise RewardError(f"cannot read the golden scores {path}: {repr(error)[:300]}") from error
     if not items:
         raise RewardError(f"{path}: no golden scores in it")
     return items

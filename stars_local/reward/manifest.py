@@ -22,7 +22,7 @@ from typing import Any
 
 from stars_local.core.errors import RewardError
 from stars_local.core.files import write_atomically
-from stars_local.reward.strict_json import nearest, read_object
+from stars_local.core.strict_json import nearest, parse_json, read_object
 
 MANIFEST_NAME = "reward.json"
 SCHEMA = 1
@@ -177,12 +177,12 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `reward.json` from a folder; RewardError names the file and the field."""
     path = folder / MANIFEST_NAME
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RewardError(
             f"{folder}: no {MANIFEST_NAME} in it; 'stars-local reward export' makes such folders"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RewardError(f"cannot read {path}: {error}") from error
     return from_json(raw, str(path))
 
@@ -197,8 +197,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def from_json(raw: object, where: str) -> Manifest:
     """Check a JSON object and make it a manifest; `where` names it in errors."""
     if isinstance(raw, dict) and raw.get("schema", SCHEMA) != SCHEMA:
-        raise RewardError(f"{where}: schema is {raw['schema']!r}, this version reads {SCHEMA}")
-    manifest = typing.cast(Manifest, read_object(Manifest, raw, where, ""))
+        raise RewardError(
+            f"{where}: schema is {ascii(raw['schema'])[:40]}, this version reads {SCHEMA}"
+        )
+    manifest = typing.cast(Manifest, read_object(Manifest, raw, where, "", RewardError))
     _check(manifest, where)
     return manifest
 
@@ -218,7 +220,7 @@ def _check(manifest: Manifest, where: str) -> None:
     files |= {f"data_files.{name}": name for name in manifest.data_files}
     for field, name in files.items():
         plain = _FILE_NAME.fullmatch(name) is not None
-        need(plain, field, f"the plain name of a file in the same folder, found {name!r}")
+        need(plain, field, f"the plain name of a file in the same folder, found {name[:60]!r}")
     digests = {"sha256": manifest.sha256, "tokenizer_sha256": manifest.tokenizer_sha256}
     for field, digest in (digests | manifest.data_files).items():
         need(_SHA256.fullmatch(digest) is not None, field, "64 hexadecimal digits in lower case")
@@ -228,7 +230,9 @@ def _check(manifest: Manifest, where: str) -> None:
     for i, axis in enumerate(manifest.axes):
         at = f"axes[{i}]."
         named = _AXIS_NAME.fullmatch(axis.name) is not None
-        need(named, at + "name", f"a letter, then letters, digits, _ or -, found {axis.name!r}")
+        need(
+            named, at + "name", f"a letter, then letters, digits, _ or -, found {axis.name[:40]!r}"
+        )
         need(axis.output >= 0, at + "output", f"at least 0, found {axis.output}")
         need(axis.sign in {1, -1}, at + "sign", f"1 or -1, found {axis.sign}")
         need(axis.spread > 0, at + "spread", f"above 0, found {axis.spread}")

@@ -191,7 +191,7 @@ def test_a_calibration_for_another_thing_is_refused_by_name(field: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("beta"), "missing field 'beta'"),
+        (lambda d: d.pop("beta"), "the field 'beta' is missing: calibrate again"),
         (lambda d: d.update(gamma=1), "unknown field 'gamma'"),
         (lambda d: d.update(schema=99), "schema is 99"),
         (lambda d: d.update(beta="much"), "much"),
