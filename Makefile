@@ -11,7 +11,8 @@ INSTALL = "$(PYTHON)" scripts/install.py --accel $(ACCEL)
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,2p' Makefile | cut -c3-; echo 'make bench  speed, each figure against what it is divided by'
+	@sed -n '1,2p' Makefile | cut -c3-; echo 'make bench  speed, each figure against what it is divided by'; \
+		echo 'make fuzz   10,000 spoilt files of each kind      make soak   faults and long chats, hours of them'
 
 install: python
 	@$(INSTALL)
@@ -40,6 +41,9 @@ check: dev
 test: dev
 	@$(BIN)/stars-local models pull --quiet
 	@$(BIN)/python -m pytest
+
+fuzz: dev
+	@STARS_LOCAL_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/fuzz
 
 bench: install
 	@$(BIN)/stars-local models pull --quiet

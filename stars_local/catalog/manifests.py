@@ -10,6 +10,7 @@ from pathlib import Path
 from stars_local.catalog.known import KNOWN
 from stars_local.core.errors import ModelError
 from stars_local.core.files import write_atomically
+from stars_local.core.strict_json import is_unicode
 
 FOLDER = "manifests"
 SCHEMA = 1
@@ -93,6 +94,8 @@ def _read(path: Path, file_name: str) -> FileManifest:
             raise ValueError("a sha256 that is none")
         if licence is not None and not isinstance(licence, str):
             raise ValueError("a licence that is no text")
+        if not is_unicode(f"{manifest.source}{licence}"):
+            raise ValueError("half a character in a text")
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"{path}: not a manifest ({error}): remove it, and pull or import the model again"

@@ -22,6 +22,7 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = "import sys; from stars_local.reward.probe import main; main(sys.argv[1:])"
 _BASE_LIMIT_S = 60.0
 _BYTES_PER_S = 20 << 20  # a slow disk and a slow CPU
+_SPARE_BYTES = 4 << 30  # for ONNX Runtime and two tiny batches, besides the weights
 
 
 def probe(model_file: Path, tokenizer_file: Path, digests: Sequence[str]) -> None:
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str]) -> None:
     """The child's program: loads, runs, and prints true or the reason why not, as JSON."""
     model_file, tokenizer_file = map(Path, arguments)
     try:
+        _limit_memory(4 * model_file.stat().st_size + _SPARE_BYTES)
         _try_out(model_file, tokenizer_file)
     except StarsError as error:
         print(json.dumps(str(error)))
@@ -80,6 +82,17 @@ def main(arguments: Sequence[str]) -> None:
         print(json.dumps(f"{model_file.parent}: {type(error).__name__}: {error}"[:400]))
     else:
         print("true")
+
+
+def _limit_memory(n_bytes: int) -> None:
+    """A graph of a few bytes can ask for all the memory there is."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        n_bytes = min(n_bytes, hard)
+    with contextlib.suppress(ValueError, OSError):  # a system that knows no such limit
+        resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, hard))
 
 
 def _try_out(model_file: Path, tokenizer_file: Path) -> None:

@@ -175,10 +175,12 @@ class TextEncoder:
         self._tokenizer.encode_special_tokens = not special
         try:
             return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-        except Exception as error:  # the library raises plain Exception and TypeError alike
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # it raises plain Exception, and its panics are not even
             raise RewardError(
                 f"the tokenizer of {self._manifest.name} refuses a text of {len(text)} "
-                f"characters: {error}"
+                f"characters: {str(error)[:300]}"
             ) from error
 
 
@@ -188,8 +190,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception for whatever is wrong
-        raise RewardError(f"cannot read the tokenizer {path}: {error}") from error
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # it raises plain Exception, and its panics are not even
+        raise RewardError(f"cannot read the tokenizer {path}: {str(error)[:300]}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -84,14 +84,16 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
         path, _, flags = arguments
         if isinstance(flags, int) and flags & _WRITES and not _is_scratch(path):
             _seen.append(f"opened {path!r} to write")
-    elif event in _CHANGES or event in _watching[-1]:
+    elif (event in _CHANGES and not _is_scratch(arguments[0])) or event in _watching[-1]:
         _seen.append(f"{event} {arguments!r}"[:200])
 
 
 def _is_scratch(path: object) -> bool:
-    """Whether writing there says nothing: devices, and the interpreter's own compiled files."""
+    """Whether writing there says nothing: devices, nameless temporary files, compiled modules,
+    and the cache folder, where good verdicts are remembered."""
     text = os.fsdecode(path) if isinstance(path, str | bytes | Path) else ""
-    return text.startswith("/dev/") or "__pycache__" in text or text in ("", "/tmp")
+    places = ("/dev/", os.environ.get("XDG_CACHE_HOME", "/dev/"))
+    return text.startswith(places) or "__pycache__" in text or text in ("", "/tmp")
 
 
 sys.addaudithook(_listen)

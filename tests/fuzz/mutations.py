@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -29,6 +30,18 @@ def _places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         for index, value in enumerate(tree):
             found += _places(value, (*at, index))
     return found
+
+
+def every_odd_value(good: dict[str, Any]) -> Iterator[bytes]:
+    """The object with each literal in the place of each value at any depth."""
+    for place in _places(good):
+        for literal in LITERALS if place else ():
+            tree = copy.deepcopy(good)
+            node: Any = tree
+            for step in place[:-1]:
+                node = node[step]
+            node[place[-1]] = "@@"
+            yield json.dumps(tree).replace('"@@"', literal).encode()
 
 
 @st.composite
