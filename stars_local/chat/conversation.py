@@ -29,12 +29,16 @@ from stars_local.core.records import Attempt, End, Finish, Message, Outcome
 
 @dataclass(slots=True)
 class Turn:
-    """A question and as much of its answer as was kept; `sha256` is of the model file."""
+    """A question and as much of its answer as was kept; `sha256` is of the model file.
+
+    is_doubted: whether its tokens come from a file and were found not to be its text.
+    """
 
     asked: Asked
     sha256: str
     kept: list[SegmentKept] = field(default_factory=list)
     answered: Answered | None = None
+    is_doubted: bool = False
 
     @property
     def text(self) -> str:
@@ -69,8 +73,8 @@ class Turn:
 
     def message(self, sha256: str) -> Message:
         """The answer as a message for a model file; tokens go along only to their own."""
-        same = sha256 == self.sha256
-        return Message("assistant", self.text, self.token_ids if same else None)
+        own = sha256 == self.sha256 and not self.is_doubted
+        return Message("assistant", self.text, self.token_ids if own else None)
 
 
 class Conversation:

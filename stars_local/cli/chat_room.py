@@ -13,6 +13,7 @@ from stars_local.chat.conversation import Conversation, Turn
 from stars_local.chat.records import Emptied, SystemSet, Undone
 from stars_local.chat.session import Session, read_session, write_whole
 from stars_local.chat.talk import Talk
+from stars_local.chat.trust import doubt_forged
 from stars_local.cli.chat_desk import Desk
 from stars_local.cli.chat_pages import closing_line, help_page, stats_page, why_page
 from stars_local.cli.chat_screen import Screen
@@ -53,6 +54,7 @@ class Room:
             "load": self._load,
             "reset": self._reset,
         }
+        self._doubt()
 
     @property
     def _conversation(self) -> Conversation:
@@ -149,9 +151,20 @@ class Room:
         self.session.close()
         self.session = loaded
         self._screen.note(resumed_note(loaded, self._desk.models.language.info.sha256))
+        self._doubt()
         state = Path(f"{path}{KV_SUFFIX}")
         if state.exists():
             self._load_state(state)
+
+    def _doubt(self) -> None:
+        """Believe no token of a file that its text does not bear out."""
+        language = self._desk.models.language
+        n = doubt_forged(self._conversation, language.info.sha256, language)
+        if n > 0:
+            answers = "1 answer" if n == 1 else f"{n} answers"
+            self._screen.note(
+                f"{answers} held tokens that the text does not: read anew, as text alone"
+            )
 
     def _load_state(self, path: Path) -> None:
         """Take the saved state of the model if it is this model's; else say why not."""

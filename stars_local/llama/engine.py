@@ -15,7 +15,6 @@ import ctypes
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from stars_local.llama.rollback import Strategy, load_sequence, save_sequence
 from stars_local.llama.runtime import Runtime
 from stars_local.llama.sampler import Chain
 from stars_local.llama.saved_state import Origin, pack, unpack
-from stars_local.llama.template import render
+from stars_local.llama.template import forges_turn, render
 
 
 class LlamaModel:
@@ -205,6 +204,12 @@ class LlamaModel:
         return None if state.splits_token else state.response_ids
 
     @guarded
+    def says(self, token_ids: Sequence[int], text: str) -> bool:
+        """Whether tokens from a file say just this text; see `Vocabulary.says`."""
+        forges = forges_turn(text, self._chat_template)
+        return not forges and self._native.vocabulary.says(token_ids, text)
+
+    @guarded
     def next_logits(self, trunk: int) -> NDArray[np.float32]:
         """The logits after an open prompt and its committed response: n_vocab of them, a copy."""
         state = self._trunk(trunk)
@@ -290,12 +295,7 @@ class LlamaModel:
     def __enter__(self) -> LlamaModel:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.unload()
 
     # -- internals ---------------------------------------------------------------------------

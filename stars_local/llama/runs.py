@@ -49,7 +49,7 @@ def tokenize_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Iterator[i
         elif isinstance(piece, Control):
             rest = piece.text
             for token in tokenizer.tokenize(piece.text, control=True):
-                if not _is_special(token, tokenizer):
+                if not is_special(token, tokenizer):
                     continue
                 before, after = _parted(rest, token, tokenizer)
                 yield from _text_ids(run + before, tokenizer)
@@ -61,7 +61,8 @@ def tokenize_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Iterator[i
     yield from _text_ids(run, tokenizer)
 
 
-def _is_special(token: int, tokenizer: Tokenizer) -> bool:
+def is_special(token: int, tokenizer: Tokenizer) -> bool:
+    """Whether a token means more than its text: no plain text may become one."""
     attributes = tokenizer.attributes(token)
     if attributes & USER_DEFINED:  # white space and single characters of this kind mark nothing
         return len(tokenizer.special_text(token).strip()) > 1
@@ -89,7 +90,7 @@ def _text_ids(text: str, tokenizer: Tokenizer) -> list[int]:
     while waiting:
         part = waiting.pop()
         found = tokenizer.tokenize(part, control=False)
-        special = next((token for token in found if _is_special(token, tokenizer)), None)
+        special = next((token for token in found if is_special(token, tokenizer)), None)
         if special is None:
             ids += found
             continue

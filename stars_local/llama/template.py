@@ -118,6 +118,12 @@ def conversation_stops(given: tuple[str, ...], template: str | None) -> tuple[st
     return (*given, *(stop for stop in plain if stop not in given))
 
 
+def forges_turn(text: str, template: str | None) -> bool:
+    """Whether an answer's tokens, taken as they are, could be read as more turns than one: where
+    no template parts the turns, a line in it that begins as a turn does."""
+    return template is None and _quoted(text) != text
+
+
 def _valid(text: str) -> str:
     try:
         text.encode()

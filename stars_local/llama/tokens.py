@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import codecs
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stars_local.core.errors import ModelError
 from stars_local.llama.library import native
-from stars_local.llama.runs import tokenize_pieces
+from stars_local.llama.runs import is_special, tokenize_pieces
 from stars_local.llama.template import Kept, Piece
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
@@ -95,6 +95,22 @@ class Vocabulary:
         if self.adds_bos and self.bos >= 0 and ids[:1] != [self.bos]:
             ids.insert(0, self.bos)
         return ids
+
+    def says(self, token_ids: Sequence[int], text: str) -> bool:
+        """Whether tokens are a text's, with nothing behind it but end tokens.
+
+        False for any other control token, wherever it stands: it has no text of its own, so
+        that who writes a file could forge a turn with it inside of an answer.
+        """
+        kept = list(token_ids)
+        if any(not 0 <= token < self.n_tokens for token in kept):
+            return False
+        while kept and self[kept[-1]].ends:
+            kept.pop()
+        if any(self[token].ends or is_special(token, self) for token in kept):
+            return False
+        whole, waiting = decode_utf8(b"", b"".join(self[token].piece for token in kept))
+        return text in (whole, whole + flush_utf8(waiting))
 
     def end_ids(self) -> list[int]:
         """All end-of-generation tokens."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,11 @@ class Language(EnumerableModel):
 
     def unload(self) -> None:
         """Nothing to free."""
+
+    def says(self, token_ids: Sequence[int], text: str) -> bool:
+        """Compare with the table's texts."""
+        known = dict(enumerate(self._vocabulary))
+        return text == "".join(known.get(token, "") for token in token_ids)
 
     def save_state(self) -> bytes:
         """A state that only it knows."""
