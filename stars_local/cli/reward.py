@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from stars_local.cli.reward_average import reward_average
 from stars_local.cli.reward_check import reward_check
 from stars_local.cli.reward_export import reward_export
 from stars_local.cli.reward_score import reward_score
@@ -16,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(reward_train)
+app.command("average")(reward_average)
 app.command("export")(reward_export)
 app.command("check")(reward_check)
 app.command("score")(reward_score)

@@ -97,6 +97,8 @@ class Trainer:
         """Go on from the folder's checkpoint; DataError where its settings are others."""
         state, tensors = load_checkpoint(self._folder)
         # The number of epochs shapes the learning rate's schedule, so it must match too.
+        if "progress" not in state:
+            raise DataError("an average of runs cannot be resumed: resume one of its members")
         if state["settings"] != self._settings.to_json():
             changed = [
                 name
