@@ -31,8 +31,10 @@ def average_checkpoints(
 
     last: the runs' last weights (their running average), not those of the lowest held-out loss.
     The first run's settings stand for all. The card holds every member's card whole. `out` is a
-    new folder; it can be exported, not resumed. Raises UsageError for fewer than two runs or an `out` that exists, RewardError for
-    runs of another shape, encoder, template or limits, DataError for a damaged checkpoint.
+    new folder; it can be exported, not resumed.
+
+    Raises UsageError for fewer than two runs or an `out` that exists, RewardError for runs of
+    another shape, encoder, template or limits, DataError for a damaged checkpoint.
     """
     if len(folders) < 2:
         raise UsageError(f"an average needs two or more checkpoints, got {len(folders)}")
