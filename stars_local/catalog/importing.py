@@ -42,10 +42,12 @@ def _take(origin: Path, folder: Path, on_progress: OnProgress, *, copy: bool) ->
     with locked(folder, origin.name, on_progress):
         try:
             source = origin.resolve(strict=True)
-            here = target.exists() and source == target.resolve()
+            digest = sha256_of(source, f"hashing {origin.name}", on_progress)
+            here = target.exists() and (
+                source == target.resolve() or _is_same(source, target, digest, on_progress)
+            )
             if not here and (target.exists() or target.is_symlink()):
                 raise ModelError(f"{target} is here already: remove it first, or rename {origin}")
-            digest = sha256_of(source, f"hashing {origin.name}", on_progress)
             for model in KNOWN.values():
                 if model.file_name == origin.name and model.sha256 != digest:
                     raise ModelError(
@@ -61,6 +63,13 @@ def _take(origin: Path, folder: Path, on_progress: OnProgress, *, copy: bool) ->
         except OSError as error:
             raise ModelError(f"{origin} cannot be imported into {folder}: {error}") from error
     return target
+
+
+def _is_same(source: Path, target: Path, sha256: str, on_progress: OnProgress) -> bool:
+    """Whether a file holds the same bytes: an import may have been killed before its manifest."""
+    if source.stat().st_size != target.stat().st_size:
+        return False
+    return sha256_of(target, f"hashing {target}", on_progress) == sha256
 
 
 def _copy(source: Path, target: Path, sha256: str, on_progress: OnProgress) -> None:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from stars_local.core.errors import DataError
+
+_YOUNG_S = 10.0  # between making and locking its file a writer needs microseconds
 
 
 def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file by a temporary neighbour, fsync and rename. Raises OSError, and leaves nothing.
 
-    private: for its owner's eyes only; otherwise readable as the umask allows.
+    private: for its owner's eyes only; otherwise readable as the umask allows. What writers that
+    were killed left in the folder is swept away.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    import fcntl
+
+    descriptor, name = tempfile.mkstemp(".unfinished", f".{path.name[:100]}.", path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)  # says that its writer lives
+            _sweep(path.parent)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -29,6 +38,17 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the unfinished files that no process is writing any more."""
+    import fcntl
+
+    for left in folder.glob(".*.unfinished"):
+        with contextlib.suppress(OSError), left.open("rb") as file:  # another may sweep as well
+            if time.time() - left.stat().st_mtime > _YOUNG_S:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
 
 
 def sha256_of(path: Path) -> str:

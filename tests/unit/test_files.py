@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,3 +41,22 @@ def test_what_goes_wrong_leaves_the_old_file_and_nothing_else(
         write_atomically(tmp_path / "f", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     assert (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\nfrom pathlib import Path\nfrom stars_local.core import files\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_atomically(Path('a.json'), b'x')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    [left] = tmp_path.iterdir()
+    write_atomically(tmp_path / "b.json", b"y")
+    assert left.exists()  # its writer may be alive
+    os.utime(left, (0, 0))
+    with left.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        write_atomically(tmp_path / "b.json", b"y")
+        assert left.exists()  # it is
+    write_atomically(tmp_path / "b.json", b"y")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
