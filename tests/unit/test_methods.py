@@ -129,7 +129,7 @@ def test_whole_answers_keep_something_when_a_limit_ends_them(name: str, width: i
         ("blockwise", {"k": 1}),
         ("stars", {"reward_threshold": -math.inf}),
         ("rejection", {"reward_threshold": -math.inf}),
-        ("adaptive", {"reward_threshold": -math.inf}),
+        ("adaptive", {"budget": 1.0}),
         ("stopping", {"price": 1e9}),
     ],
 )

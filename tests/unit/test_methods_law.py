@@ -13,7 +13,6 @@ import pytest
 from stars_local.core.acceptance import TiltRule
 from stars_local.core.boundaries import Boundary
 from stars_local.core.methods import Segmentation, StarsParams
-from stars_local.core.methods.adaptive import adaptive, attempts_allowed
 from stars_local.core.methods.best_of_n import best_of_n
 from stars_local.core.methods.blockwise import KSchedule, attempts_at, blockwise
 from stars_local.core.methods.rejection import rejection
@@ -177,44 +176,3 @@ def test_the_spread_learns_from_positions_that_are_done() -> None:
         estimate.learn([0.0, 6.0])
     assert estimate.value([1.0]) == pytest.approx(math.sqrt(18), rel=0.05)
     assert SpreadEstimate(1.0).value([1.0]) == pytest.approx(math.sqrt(8 / 8))
-
-
-def adaptive_params(r_star: float, max_attempts: int = 20) -> StarsParams:
-    threshold = Threshold(r_star, 0.5, 60)
-    return StarsParams(threshold, TiltRule(0.1), Segmentation(SIZE), max_attempts)
-
-
-def test_adaptive_begins_as_stars() -> None:
-    params = adaptive_params(0.8)
-    cap = attempts_allowed(2.0, 0, 0)
-    law = first_segment_law(
-        letters_model(), letters_reward(), params.threshold, 0.1, Boundary(SIZE), cap
-    )
-    kept = firsts(lambda c: adaptive(c, params, 2.0, 0.5), 60, 3)
-    accepted = [s for s in kept if s.outcome is Outcome.ACCEPTED]
-    assert g_test(Counter(map(ids_of, accepted)), dict(law.accepted)) > ALARM
-    assert g_test(Counter(s.n_attempts for s in kept), dict(law.attempts())) > ALARM
-
-
-@pytest.mark.parametrize("r_star", [-5.0, 0.5, 3.0, 50.0])
-@pytest.mark.parametrize("budget", [1.5, 3.0, 5.0])
-def test_adaptive_keeps_to_its_budget_however_wrong_the_threshold(
-    budget: float, r_star: float
-) -> None:
-    n_segments = n_attempts = 0
-    for i in range(25):
-        result = answer(
-            letters_model(),
-            letters_reward(),
-            lambda c: adaptive(c, adaptive_params(r_star), budget, 0.5),
-            prompt_id=f"{i}",
-            max_new_tokens=60,
-        )
-        attempts = [s.n_attempts for s in result.segments]
-        m = len(attempts)
-        assert sum(attempts) <= max(m, budget * (m + 1))
-        n_segments, n_attempts = n_segments + m, n_attempts + sum(attempts)
-    # a threshold that is far off costs the excess of the bound, or saves on the way to the level
-    assert n_attempts / n_segments <= budget * 1.35
-    if 0 < r_star < 5:
-        assert n_attempts / n_segments == pytest.approx(budget, rel=0.35)

@@ -1,37 +1,55 @@
-"""STARS on a budget: the threshold follows the acceptances so that the mean cost is `budget`.
+"""STARS on a budget B: the threshold follows the acceptances so that the mean cost is B.
 
-The threshold of the schedule is moved by a shift that starts at 0, is held while a segment is
-drawn (so that a segment follows the law of STARS at its threshold), and then learns:
+The cost is judged tokens per kept token. With J tokens judged and K kept before a segment that
+is expected to have L tokens, the answer is ahead of its budget, in attempts, by
 
-    shift += 2 spread (a - n / budget)
+    lead = (B K - J) / L
 
-n being the attempts judged at the segment and a = 1 if one was accepted, else 0. This is the
-Robbins-Monro recursion for the reward level that a share 1 / budget of the attempts reaches:
-it rests where segments take `budget` attempts in the mean. A prompt that cannot reach r_star
-stops spending on it after a segment, one that is past it raises its aim.
+and the segment's threshold is that of the schedule, moved as a whole by
 
-It never stalls. With A attempts judged so far, segment k (from 0) may take at most
+    shift = 2 spread lead / B
 
-    min(max_attempts, max(1, floor(budget * (k + 2)) - A))
+It is held while the segment is drawn, so that a segment follows the law of STARS at its
+threshold, under the cap
 
-so that an answer of m segments takes at most  max(m, budget * (m + 1))  attempts. Segments being
-equally long, attempts per segment are decoded tokens per kept token. Only judged attempts count,
-so that the width changes nothing; those drawn in parallel after a winner come on top.
+    min(max_attempts, max(1, floor(lead + 2 B - 1)))
+
+that borrows less than one segment's budget. The shift is an integral controller: it rests where
+segments cost B in the mean. A prompt that cannot reach r_star stops spending on it after a
+segment, one that is past it raises its aim. L is the mean length of the attempts judged so far,
+at first the segment size, and never more than what is left.
+
+A lead that is left at the end would be budget that bought nothing. The segment that may fill the
+answer (segment_size >= tokens left) therefore spends it: it is the best of
+
+    min(max_attempts, max(1, floor(lead + B + u)))
+
+attempts, u being uniform in [0, 1) so that the rounding costs nothing in the mean. An answer of
+full length so costs B whatever its rewards, unless `max_attempts` or single attempts stand in
+the way; one that ends before is off by its last lead.
+
+It never stalls: m segments take at most  max(m, B (m + 1))  attempts where segments are equally
+long. Only judged attempts count, so that the width changes nothing; those drawn in parallel
+after a winner come on top. Nothing but the past of the answer is used.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 from stars_local.core.methods.base import Context, Progress
+from stars_local.core.methods.choosing import keep_best
 from stars_local.core.methods.stars import StarsParams, draw_segment
 from stars_local.core.requests import Score, Steps
 from stars_local.core.thresholds import Threshold
-from stars_local.core.widths import FixedWidth, WidthPolicy
+from stars_local.core.widths import FixedWidth
 
 # In spreads. Rewards drift along an answer and the shift trails them: on a drifting table the
-# cost came to 0.7 of a budget of 3 at a step of half a spread, to 0.8 at one, to 0.9 at two.
+# cost before the last segment came to 0.7 of a budget of 3 at a step of half a spread, to 0.8
+# at one, to 0.9 at two.
 _STEP = 2.0
+_ROUNDING = -1  # the index of the number that rounds; attempts count from 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,50 +63,46 @@ class ShiftedThreshold(Threshold):
         return self.shift + Threshold.at(self, n_tokens, initial, segment=segment, ended=ended)
 
 
-@dataclass(slots=True)
-class _Counted:
-    """A width policy that also counts the verdicts."""
-
-    policy: WidthPolicy
-    n_judged: int = 0
-    n_accepted: int = 0
-
-    def next_width(self) -> int:
-        """The policy's."""
-        return self.policy.next_width()
-
-    def observe(self, *, accepted: bool) -> None:
-        """Count, and pass on."""
-        self.n_judged += 1
-        self.n_accepted += accepted
-        self.policy.observe(accepted=accepted)
-
-
 def adaptive(context: Context, params: StarsParams, budget: float, spread: float) -> Steps:
     """Draw one answer by STARS with a threshold that keeps to the budget.
 
-    budget: attempts judged per segment, >= 1. spread: standard deviation of the rewards at one
+    budget: judged tokens per kept token, >= 1. spread: standard deviation of the rewards at one
     position, > 0.
     """
     progress = Progress(context)
     (initial,) = yield Score((progress.text,))
     widths = FixedWidth(context.width) if params.widths is None else params.widths
-    counted = _Counted(widths)
+    size = params.segmentation.segment_size
     while progress.finish is None:
-        shift = _STEP * spread * (counted.n_accepted - counted.n_judged / budget)
-        cap = attempts_allowed(budget, progress.n_segments, counted.n_judged)
+        lead = lead_of(progress, budget, size)
+        if progress.n_left <= size:
+            wanted = math.floor(lead + budget + progress.uniform(_ROUNDING))
+            n = min(params.max_attempts, max(1, wanted))
+            boundary = params.segmentation.boundary(progress.n_left)
+            yield from keep_best(progress, boundary, n)
+            continue
+        cap = attempts_allowed(budget, lead)
         moved = replace(
             params,
-            threshold=_shifted(params.threshold, shift),
+            threshold=_shifted(params.threshold, _STEP * spread * lead / budget),
             max_attempts=min(params.max_attempts, cap),
         )
-        yield from draw_segment(progress, moved, counted, initial.value)
+        yield from draw_segment(progress, moved, widths, initial.value)
     return progress.finish
 
 
-def attempts_allowed(budget: float, segment: int, n_judged: int) -> int:
-    """The most attempts that segment may take when `n_judged` were judged before it."""
-    return max(1, int(budget * (segment + 2)) - n_judged)
+def lead_of(progress: Progress, budget: float, segment_size: int) -> float:
+    """Attempts at the coming segment that the budget of the kept tokens has left over."""
+    length = float(segment_size)
+    if progress.n_judged:
+        length = progress.n_judged_tokens / progress.n_judged
+    ahead = budget * progress.n_tokens - progress.n_judged_tokens
+    return ahead / min(length, progress.n_left)
+
+
+def attempts_allowed(budget: float, lead: float) -> int:
+    """The most attempts at a segment before the last one."""
+    return max(1, math.floor(lead + 2.0 * budget - 1.0))
 
 
 def _shifted(threshold: Threshold, shift: float) -> ShiftedThreshold:

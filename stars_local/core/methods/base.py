@@ -63,8 +63,8 @@ class Segmentation:
 
 
 class Progress:
-    """The response so far: text, token count, segment count, why it ended; and the rewards
-    of the chunk scored last."""
+    """The response so far: text, token count, segment count, why it ended; the attempts judged
+    by their rewards and their tokens; and the rewards of the chunk scored last."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -72,6 +72,8 @@ class Progress:
         self.n_tokens = 0
         self.n_segments = 0
         self.finish: Finish | None = None
+        self.n_judged = 0
+        self.n_judged_tokens = 0
         self.rewards: tuple[Reward, ...] = ()
 
     @property
@@ -104,6 +106,8 @@ class Progress:
         if offset % chunk == 0:
             texts = tuple(p.extend(self.text) for p in proposals[offset : offset + chunk])
             self.rewards = yield Score(texts)
+        self.n_judged += 1
+        self.n_judged_tokens += proposals[offset].n_tokens
         return self.rewards[offset % chunk]
 
     def judged(
