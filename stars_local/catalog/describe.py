@@ -8,11 +8,10 @@ from pathlib import Path
 
 from stars_local.catalog.sources import part_names
 from stars_local.llama.gguf_check import check_gguf, read_metadata
-from stars_local.llama.gguf_header import GgufHeader, Scalar
+from stars_local.llama.gguf_header import Scalar
+from stars_local.llama.memory import LOGIT_BYTES, kv_bytes_per_token
 
 DEFAULT_MAX_N_CTX = 4096
-_KV_VALUE_BYTES = 2  # llama.cpp keeps keys and values as F16
-_LOGIT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,30 +99,8 @@ def describe(path: Path, *, n_ctx: int = 0, width: int = 8) -> Description:
             width,
             sum(sizes.values()),
             None if per_token is None else per_token * n_tokens,
-            width * header.n_vocab * _LOGIT_BYTES,
+            width * header.n_vocab * LOGIT_BYTES,
         ),
         metadata=dict(header.values),
         array_lengths=dict(header.array_lengths),
     )
-
-
-def kv_bytes_per_token(header: GgufHeader) -> int | None:
-    """Bytes of keys and values a token: layers x key and value heads x their lengths x 2.
-
-    The branches of an answer share one cache, so the width does not multiply it. None where
-    the header does not give one number for all layers.
-    """
-    arch = header.architecture
-    n_layer = header.integer(f"{arch}.block_count")
-    n_head = header.integer(f"{arch}.attention.head_count")
-    if f"{arch}.attention.head_count_kv" in header.array_lengths:
-        return None
-    if n_layer < 1 or n_head < 1 or any(".ssm." in key for key in header.values):
-        return None
-    kv_key = f"{arch}.attention.head_count_kv"
-    n_head_kv = header.integer(kv_key) if kv_key in header.values else n_head
-    length = header.integer(f"{arch}.embedding_length") // n_head
-    keys = header.integer(f"{arch}.attention.key_length")
-    values = header.integer(f"{arch}.attention.value_length")
-    both = (keys if keys > 0 else length) + (values if values > 0 else length)
-    return n_layer * n_head_kv * both * _KV_VALUE_BYTES

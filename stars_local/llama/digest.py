@@ -8,18 +8,27 @@ from pathlib import Path
 from stars_local.llama.disk_cache import DiskCache
 
 
+def file_stamp(path: Path) -> list[int]:
+    """What changes when a file does: inode, size in bytes, times of content and of status in ns.
+
+    The last cannot be set, so a file that was replaced by one of the same size and time shows.
+    Raises OSError.
+    """
+    stat = path.stat()
+    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, from the user's cache while size and modification time are the same.
+    """Hex SHA-256 of a file, from the user's cache while its stamp is the same.
 
     Raises OSError if the file cannot be read.
     """
     real = path.resolve()
-    stat = real.stat()
-    stamp = [stat.st_size, stat.st_mtime_ns]
+    stamp = file_stamp(real)
     cache = DiskCache("sha256")
     known = cache.get(str(real))
-    if isinstance(known, list) and len(known) == 3 and known[:2] == stamp:
-        return str(known[2])
+    if isinstance(known, list) and known[:-1] == stamp:
+        return str(known[-1])
     with real.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     cache.put(str(real), [*stamp, digest])

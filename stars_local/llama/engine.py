@@ -96,6 +96,7 @@ class LlamaModel:
     @guarded
     def open(self, prompt: Prompt, sampling: Sampling, stop: tuple[str, ...] = ()) -> Opened:
         """Prefill a prompt and return its trunk; see `LanguageModel.open`."""
+        self._native.check_unchanged()
         ids = self.encode(prompt)
         n_ctx = self._native.n_ctx
         if len(ids) >= n_ctx:
@@ -126,6 +127,7 @@ class LlamaModel:
     @guarded
     def propose(self, orders: Sequence[Order]) -> list[tuple[Proposal, ...]]:
         """Draw the proposals of all orders together; see `LanguageModel.propose`."""
+        self._native.check_unchanged()
         lots = plan(self._runtime, [(order, self._trunk(order.trunk)) for order in orders])
         try:
             Round(self._runtime, lots).draw()
@@ -297,8 +299,6 @@ class LlamaModel:
 
     def __exit__(self, *_: object) -> None:
         self.unload()
-
-    # -- internals ---------------------------------------------------------------------------
 
     def _origin(self) -> Origin:
         return Origin(self.info.sha256, self._native.adapters, build())

@@ -3,7 +3,7 @@
 Two steps: `check_gguf` reads the header in pure Python and names the usual troubles;
 `probe_in_child` loads the file in a helper process and decodes with it, so that a file which
 kills native code kills that process. Files that passed are remembered, by content if small,
-else by place, size and time of change, and for one version of llama-cpp-python.
+else by place, size and times of change, and for one version of llama-cpp-python.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from platformdirs import user_cache_path
 from stars_local.core.errors import ModelError
 from stars_local.core.files import write_atomically
 from stars_local.llama.child import MIB, Child, ChildDied, ChildRefused
+from stars_local.llama.digest import file_stamp
 from stars_local.llama.gguf_header import MAGIC, GgufHeader, read_header
 
 _SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -128,7 +129,7 @@ def _check_parts(path: Path, header: GgufHeader) -> None:
             f"{path} is one of {n_parts} parts of a model: name them "
             f"NAME-00001-of-{n_parts:05d}.gguf and so on"
         )
-    first, *others = _part_paths(path)
+    first, *others = part_paths(path)
     if path.name != first.name:
         raise ModelError(
             f"{path} is part {int(match[2])} of {n_parts} of a model: give the first, {first.name}"
@@ -143,7 +144,7 @@ def _check_parts(path: Path, header: GgufHeader) -> None:
         _check_length(part, read_metadata(part))
 
 
-def _part_paths(path: Path) -> list[Path]:
+def part_paths(path: Path) -> list[Path]:
     """All parts of a split model in order; the file itself if it is no part."""
     match = _SPLIT_NAME.fullmatch(path.name)
     if match is None:
@@ -161,7 +162,7 @@ def probe_in_child(
     remembers files that passed (the user's cache folder by default); one that cannot be
     written to only costs the time of the next probe. Raises ModelError.
     """
-    parts = [part for part in _part_paths(path) if part.exists()]
+    parts = [part for part in part_paths(path) if part.exists()]
     n_bytes = sum(part.stat().st_size for part in parts)
     folder = user_cache_path("stars-local") / "probed" if cache_folder is None else cache_folder
     entry = folder / f"{_fingerprint(parts)}.json"
@@ -197,7 +198,7 @@ def _fingerprint(parts: list[Path]) -> str:
         if status.st_size <= _HASHED_BYTES:
             digest.update(hashlib.blake2b(part.read_bytes()).digest())
         else:
-            named = (str(part.resolve()), status.st_size, status.st_mtime_ns)
+            named = (str(part.resolve()), *file_stamp(part))
             digest.update(json.dumps(named).encode())
     return digest.hexdigest()
 

@@ -15,14 +15,17 @@ from typing import Any
 
 from stars_local.core.errors import ModelError
 from stars_local.core.records import ModelInfo
-from stars_local.llama.digest import file_sha256
-from stars_local.llama.gguf_check import check_gguf, probe_in_child
+from stars_local.llama.digest import file_sha256, file_stamp
+from stars_local.llama.gguf_check import check_gguf, part_paths, probe_in_child
+from stars_local.llama.gguf_header import GgufHeader
 from stars_local.llama.library import forget_log, last_words, native
+from stars_local.llama.memory import need_memory
 from stars_local.llama.tokens import Vocabulary
 
 MAX_SEQUENCES = 256  # llama.cpp's own limit
 _UBATCH = 512
 _N_SEQUENCES = 64
+_MAX_DEFAULT_CTX = 4096
 _N_RECURRENT = 17  # a trunk and 16 branches: a state may take 75 MB
 
 
@@ -54,13 +57,24 @@ class NativeModel:
         self._adapters: list[Any] = []
         self.adapters = "{}"  # digests and scales, as JSON
         self.path = path
-        check_gguf(path)
+        header = check_gguf(path)
+        self._stamps = {part: file_stamp(part) for part in part_paths(path) if part.exists()}
+        if params.n_gpu_layers == 0 or not native().llama_supports_gpu_offload():
+            self._check_memory(header, params)
         probe_in_child(path)
         try:
             self._load(params)
         except BaseException:
             self.close()
             raise
+
+    def _check_memory(self, header: GgufHeader, params: ContextParams) -> None:
+        """ModelError if model and context cannot fit; on a GPU the driver knows, not we."""
+        n_ctx = params.n_ctx if params.n_ctx > 0 else min(header.n_ctx_train, _MAX_DEFAULT_CTX)
+        n_seqs = params.n_seq_max if params.n_seq_max > 0 else _N_SEQUENCES
+        n_bytes = sum(stamp[1] for stamp in self._stamps.values())
+        n_cells = n_ctx if params.unified else n_ctx * n_seqs
+        need_memory(self.path, header, n_bytes, n_cells, n_seqs)
 
     def _load(self, params: ContextParams) -> None:
         lib = native()
@@ -101,7 +115,7 @@ class NativeModel:
         n_seq_max = params.n_seq_max
         if n_seq_max == 0:
             n_seq_max = _N_RECURRENT if self.is_recurrent or self.is_hybrid else _N_SEQUENCES
-        n_ctx = params.n_ctx if params.n_ctx > 0 else min(self.n_ctx_train, 4096)
+        n_ctx = params.n_ctx if params.n_ctx > 0 else min(self.n_ctx_train, _MAX_DEFAULT_CTX)
         n_threads = params.n_threads if params.n_threads > 0 else _usable_cores()
         wanted = lib.llama_context_default_params()
         wanted.n_ctx = n_ctx if params.unified else n_ctx * n_seq_max
@@ -148,6 +162,21 @@ class NativeModel:
         scales = (ctypes.c_float * n)(*loras.values())
         if lib.llama_set_adapters_lora(self.context, handles, n, scales) != 0:
             raise ModelError(f"{', '.join(loras)}: llama.cpp refused the adapters ({last_words()})")
+
+    def check_unchanged(self) -> None:
+        """ModelError if the file was written to or cut while it is open: it is mapped, not read,
+        so the model would decode with other weights, or die. One that took its place in the
+        folder, or its removal, does no harm."""
+        for part, before in self._stamps.items():
+            try:
+                now = file_stamp(part)
+            except OSError:
+                continue
+            if now[0] == before[0] and now[1:3] != before[1:3]:
+                raise ModelError(
+                    f"{part} was changed while in use (it has {now[1]} bytes, {before[1]} when it "
+                    "was loaded): put the whole file back and start again"
+                )
 
     def metadata(self, key: str) -> str | None:
         """A metadata value of the file as text, None if it has no such key."""

@@ -1,0 +1,153 @@
+"""Model files that change, between runs and under one's feet, and models that cannot fit."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stars_local.core.boundaries import Boundary
+from stars_local.core.errors import ModelError, OutOfCellsError
+from stars_local.core.ports import Draw, Order
+from stars_local.core.records import Prompt, Sampling
+from stars_local.llama import memory
+from stars_local.llama.engine import LlamaModel
+from stars_local.llama.library import native
+from tests.support.tiny_gguf import write_tiny
+
+PROMPT = Prompt("p", text="Once upon a time")
+
+
+def opened(path: Path, n_ctx: int = 64, n_seqs: int = 8) -> LlamaModel:
+    return LlamaModel(path, n_ctx=n_ctx, n_seq_max=n_seqs, n_threads=1, strategy="branch")
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Path:
+    return write_tiny(tmp_path / "tiny.gguf", "llama")
+
+
+def answer(model: LlamaModel) -> str:
+    trunk = model.open(PROMPT, Sampling()).trunk
+    ((proposal,),) = model.propose([Order(trunk, (Draw((1,), 8),), Boundary(8))])
+    model.close(trunk)
+    return proposal.text
+
+
+def test_a_file_of_the_same_size_and_time_has_another_hash(path: Path, tmp_path: Path) -> None:
+    with opened(path) as model:
+        first = model.info.sha256
+    before = path.stat()
+    other = write_tiny(tmp_path / "other.gguf", "llama", seed=1)
+    assert other.stat().st_size == before.st_size
+    shutil.copyfile(other, path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with opened(path) as model:
+        assert model.info.sha256 != first
+
+
+def test_a_file_that_was_cut_between_runs_is_refused_with_numbers(path: Path) -> None:
+    n_bytes = path.stat().st_size
+    opened(path).unload()
+    os.truncate(path, n_bytes - 100)
+    with pytest.raises(ModelError, match=f"{n_bytes - 100} bytes of {n_bytes}"):
+        opened(path)
+
+
+@pytest.mark.parametrize("how", ["cut", "written"])
+def test_a_file_that_changes_while_in_use_is_an_error_and_no_crash(path: Path, how: str) -> None:
+    with opened(path) as model:
+        answer(model)
+        trunk = model.open(PROMPT, Sampling()).trunk
+        if how == "cut":
+            os.truncate(path, 4096)
+        else:
+            with path.open("r+b") as file:
+                file.seek(-64, os.SEEK_END)
+                file.write(b"\xff" * 64)
+        with pytest.raises(ModelError, match="changed while in use"):
+            model.propose([Order(trunk, (Draw((1,), 8),), Boundary(8))])
+        with pytest.raises(ModelError, match="changed while in use"):
+            model.open(PROMPT, Sampling())
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed", "renamed"])
+def test_a_file_whose_name_goes_to_another_goes_on_as_it_was(
+    path: Path, tmp_path: Path, how: str
+) -> None:
+    with opened(path) as model:
+        before = answer(model)
+        if how == "replaced":
+            write_tiny(tmp_path / "other.gguf", "llama", seed=1).replace(path)
+        elif how == "removed":
+            path.unlink()
+        else:
+            path.rename(tmp_path / "elsewhere.gguf")
+        assert answer(model) == before
+
+
+def test_what_cannot_fit_is_refused_with_numbers_before_anything_is_loaded(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 8 << 20)
+    opened(path).unload()
+    with pytest.raises(ModelError, match=r"(\d+) for 4000000 tokens.* 8 MiB are free: lower"):
+        opened(path, n_ctx=4_000_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 10)
+    with pytest.raises(ModelError, match="0 MiB are free"):
+        opened(path)
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)
+    opened(path).unload()
+
+
+def test_the_memory_of_this_machine_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "meminfo"
+    info.write_text("MemTotal:       9000 kB\nMemAvailable:   5000 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", info)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.available_bytes() == 5000 << 10
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_bytes() == 5000 << 10
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    assert memory.available_bytes() == 2_000_000
+    info.unlink()
+    assert memory.available_bytes() == 2_000_000
+    (tmp_path / "memory.max").unlink()
+    assert memory.available_bytes() is None
+
+
+@pytest.mark.parametrize("code", [1, -1])
+@pytest.mark.parametrize("at", range(6))
+def test_a_decode_that_fails_is_recovered(
+    at: int, code: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 is "out of cells", whatever was counted before; a negative code is an error of ours."""
+    library = native()
+    decode, armed = library.llama_decode, [False]
+    calls = itertools.count()
+
+    def flaky(context: object, batch: object) -> int:
+        return code if armed[0] and next(calls) == at else int(decode(context, batch))
+
+    monkeypatch.setattr(library, "llama_decode", flaky)
+    with opened(path, n_ctx=64, n_seqs=16) as model:
+        wanted = answer(model)
+        trunk = model.open(PROMPT, Sampling()).trunk
+        order = Order(trunk, tuple(Draw((i,), 8) for i in range(8)), Boundary(8))
+        armed[0] = True
+        try:
+            (proposals,) = model.propose([order])
+            assert code == 1
+            assert 1 <= len(proposals) <= 8
+        except ModelError as error:
+            assert code == -1 or isinstance(error, OutOfCellsError)
+        assert next(calls) > at
+        armed[0] = False
+        model.close(trunk)
+        assert answer(model) == wanted
