@@ -20,23 +20,25 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import ConfigError, DataError, GrammarError, UsageError
-from stars_local.core.methods.registry import method_spec, parse_method
+from stars_local.core.methods.registry import METHODS, MethodParams, method_spec, parse_method
+from stars_local.method_settings import check_target
 from stars_local.settings import OPTIONS, Kind, Settings, read_value
 
 ENVIRONMENT_PREFIX = "STARS_LOCAL_"
 FLAG, METHOD, ENVIRONMENT, DEFAULT = "flag", "--method", "environment", "default"
-# Options that only one method looks at.
-OWNERS = {"n": "best-of-n", "k": "blockwise", "price": "stopping", "budget": "adaptive"}
-_SCORING = ("reward", "gate", "width", "max_attempts", "force", "provider")
-_THRESHOLD = ("alpha", "beta", "reward_threshold", "schedule")
+CHAT = "/set"
+# Options that one method or two look at: a wrong one is refused.
+OWNED = ("n", "k", "price", "budget")
+_SCORING = ("reward", "gate", "width", "provider")
+_PARAMS = frozenset(each.name for each in dataclasses.fields(MethodParams))
 _MAX_FILE_BYTES = 1_000_000
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """Settings with the origin of each value: flag, --method, environment, the file's path,
-    default."""
+    """Settings with the origin of each value: flag, --method, /set, environment, the file's
+    path, default."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -99,17 +101,26 @@ def check_together(configured: Configured) -> None:
     settings = configured.settings
     if settings.grammar is not None and settings.json_schema is not None:
         raise UsageError("--grammar and --json-schema are both given: choose one")
+    check_target(settings)
     method = parse_method(settings.method)[0]
-    for name, owner in OWNERS.items():
-        if configured.origins[name] in (FLAG, METHOD) and method != owner:
-            raise UsageError(f"{flag_of(name)} belongs to --method {owner}, not to {method}")
+    for name in OWNED:
+        owners = [each for each, spec in METHODS.items() if name in spec.reads]
+        if configured.origins[name] in (FLAG, METHOD, CHAT) and method not in owners:
+            raise UsageError(
+                f"{flag_of(name)} belongs to --method {' or '.join(owners)}, not to {method}"
+            )
+
+
+def is_idle(name: str, method: str) -> bool:
+    """Whether a method, written with or without parameters, does not look at an option."""
+    spec = method_spec(parse_method(method)[0])
+    return name not in spec.reads if name in _PARAMS else not spec.scores and name in _SCORING
 
 
 def idle_flags(configured: Configured) -> list[str]:
     """The flags that a person gave and that the method does not look at."""
-    method = parse_method(configured.settings.method)[0]
-    spec = method_spec(method)
-    idle = (() if spec.scores else _SCORING) + (() if spec.needs_threshold else _THRESHOLD)
+    method = configured.settings.method
+    idle = (name for name in OPTIONS if is_idle(name, method))
     return [flag_of(name) for name in idle if configured.origins[name] == FLAG]
 
 

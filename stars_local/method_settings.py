@@ -1,8 +1,8 @@
 """From settings to a decoding method and its parameters; pure.
 
-A method may carry parameters of its own, `stars:max_attempts=10,relative=true`. Those that are
-options as well are read like options and stand in the settings (`stars_local.config` folds them
-in); the rest are read here.
+A method may carry parameters of its own, `stars:max_attempts=10,ended_at_r_star=true`. Those
+that are options as well are read like options and stand in the settings (`stars_local.config`
+folds them in); the rest are read here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stars_local.core.boundaries import BoundaryKind
+from stars_local.core.errors import UsageError
 from stars_local.core.methods import Force
 from stars_local.core.methods.registry import (
     MethodParams,
@@ -20,10 +21,15 @@ from stars_local.core.methods.registry import (
     parse_method,
     with_overrides,
 )
-from stars_local.core.thresholds import Schedule
+from stars_local.core.thresholds import Schedule, ThresholdFrom
 from stars_local.settings import OPTIONS, Settings
 
-_CHOICES = {"schedule": Schedule, "force": Force, "boundary": BoundaryKind}
+_CHOICES = {
+    "schedule": Schedule,
+    "threshold_from": ThresholdFrom,
+    "force": Force,
+    "boundary": BoundaryKind,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,17 @@ def spec_of(settings: Settings) -> MethodSpec:
 def name_of(settings: Settings) -> str:
     """The method's name without its parameters."""
     return parse_method(settings.method)[0]
+
+
+def check_target(settings: Settings) -> None:
+    """Refuse a calibrated target as an offset: added to r(x, "") it would mean nothing."""
+    if settings.threshold_from != ThresholdFrom.PROMPT or not spec_of(settings).needs_threshold:
+        return
+    if settings.reward_threshold is None or settings.schedule == Schedule.QUANTILE:
+        raise UsageError(
+            "--threshold-from prompt has no calibrated target: give --reward-threshold, the "
+            "offset from r(x, empty), and a schedule other than quantile"
+        )
 
 
 def method_params(settings: Settings, thresholds: Thresholds | None) -> MethodParams:

@@ -16,7 +16,7 @@ from typing import Any
 from stars_local.core.boundaries import BoundaryKind
 from stars_local.core.errors import UsageError
 from stars_local.core.methods import Force
-from stars_local.core.thresholds import Schedule
+from stars_local.core.thresholds import Schedule, ThresholdFrom
 
 AUTO = "auto"
 MAX_INT = 2**31 - 1  # what the native library takes
@@ -118,6 +118,10 @@ class Settings:
         finite=False, unset="from the calibration",
     )  # fmt: skip
     schedule: str = _choice(Schedule.RAMP, _METHOD, "How the threshold moves.", Schedule)
+    threshold_from: str = _choice(
+        ThresholdFrom.ZERO, _METHOD,
+        "Where r* is measured from: prompt makes it an offset from r(x, empty).", ThresholdFrom,
+    )  # fmt: skip
     force: str = _choice(
         Force.BEST, _METHOD, "Which attempt is taken where none was accepted.", Force
     )
@@ -138,7 +142,8 @@ class Settings:
         low=0, unset="the method's own",
     )  # fmt: skip
     budget: float | None = _option(
-        None, _NUM, _METHOD, "Decoded tokens per kept token wanted of adaptive.", "RATIO", low=1,
+        None, _NUM, _METHOD, "Decoded tokens per kept token wanted of adaptive or stopping.",
+        "RATIO", low=1,
         unset="the method's own",
     )  # fmt: skip
     width: int | str = _option(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stars_local import compose
-from stars_local.config import DEFAULT, OWNERS, Configured, check_together, flag_of
+from stars_local.config import CHAT, DEFAULT, OWNED, Configured, check_together, flag_of, is_idle
 from stars_local.core.driver import Task
 from stars_local.core.errors import UsageError
 from stars_local.core.methods.registry import check, parse_method
@@ -17,7 +17,6 @@ from stars_local.core.records import Prompt
 from stars_local.method_settings import Thresholds, method_params, spec_of
 from stars_local.settings import OPTIONS, Settings, read_value
 
-CHAT = "/set"
 _FIXED_PANELS = ("Models", "Machine")
 _LEAST_ROOM_SHARE = 4  # an answer has room for its length, or for this part of the context
 
@@ -84,7 +83,7 @@ class Desk:
         changes = {name: value}
         if name == "method":
             # what belongs to one method alone goes with it
-            alone = {each: getattr(Settings(), each) for each in OWNERS}
+            alone = {each: getattr(Settings(), each) for each in OWNED}
             own = _own_parameters(value)
             changes |= {**alone, **own}
             origins |= {**dict.fromkeys(alone, DEFAULT), **dict.fromkeys(own, origin)}
@@ -109,7 +108,10 @@ class Desk:
         self.configured, self.models, self.thresholds = configured, models, thresholds
         if name == "seed" and value is not None:
             self.seed = value
-        return f"{name} is {_shown(name, value)} (was {_shown(name, before)})"
+        line = f"{name} is {_shown(name, value)} (was {_shown(name, before)})"
+        if is_idle(name, changed.method):
+            line += f"; {changed.method} does not look at it"
+        return line
 
 
 def _own_parameters(method: str) -> dict[str, Any]:

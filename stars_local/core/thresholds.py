@@ -9,7 +9,10 @@ With n the tokens of the response at the end of the segment, N = max_new_tokens 
     decay     r_star - (r_star - tau_0) * min(1, n / N), from r_star down to tau_0
     quantile  the calibrated reward at the segment's position, r_star where none is known
 
-`relative` measures r_star from r(x, ""): the prompt's own starting point is added to it.
+`relative` measures r_star (and the quantiles) from r(x, ""): they are offsets, in units of the
+reward, to which the prompt's own starting point is added. r(x, "") is known before anything is
+drawn, so a segment still follows the law of STARS exactly; an origin taken from the rewards of
+the first segment would tie the threshold to the attempts that are held against it.
 `ended_at_r_star` judges an answer that ends early at r_star, where the plain schedules would
 meet it with the lenient threshold of its position.
 """
@@ -19,6 +22,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+
+class ThresholdFrom(StrEnum):
+    """Where r_star is measured from: zero, or r(x, "")."""
+
+    ZERO = "zero"
+    PROMPT = "prompt"
 
 
 class Schedule(StrEnum):

@@ -244,11 +244,14 @@ def test_the_system_message(room: Room) -> None:
 def test_set_changes_what_follows_and_params_shows_it(room: Room) -> None:
     assert "max_new_tokens is 3 (was 9)" in shown(room, "/set max-new-tokens 3")
     assert "temperature is 0.5 (was 1.0)" in shown(room, "/set temperature=0.5")
+    assert "look at" not in shown(room, "/set force last")
     shown(room, "hello")
     assert len(room.session.conversation.turns[-1].token_ids or ()) == 3
     page = shown(room, "/params")
     assert "temperature = 0.5" in page and "# /set" in page
     shown(room, "/set max_new_tokens default", "/set method vanilla", "hello")
+    assert "alpha is 0.3" in (line := shown(room, "/set alpha 0.3"))
+    assert "vanilla does not look at it" in line
     assert "max_new_tokens = 256" in shown(room, "/params")
     answered = room.session.conversation.turns[-1].answered
     assert answered is not None
@@ -264,6 +267,9 @@ def test_set_changes_what_follows_and_params_shows_it(room: Room) -> None:
         ("/set n_ctx 12", "--n-ctx"),
         ("/set system x", "/system TEXT"),
         ("/set method starz", "stars"),
+        ("/set n 4", "belongs to --method best-of-n, not to stars"),
+        ("/set k 4", "belongs to --method blockwise, not to stars"),
+        ("/set threshold_from prompt", "give --reward-threshold"),
         ("/set segment_size 13", "no calibration for 13"),
         ("/set json_schema no-such-file", "no-such-file"),
     ],

@@ -357,11 +357,11 @@ def test_a_prompt_is_never_awaited_from_a_terminal() -> None:
 
 
 def test_parameters_behind_the_method_are_options(model: Language) -> None:
-    method = ["--method", "stars:max_attempts=1,relative=true"]
+    method = ["--method", "stars:max_attempts=1,threshold_from=prompt"]
     found = json.loads(run("hi", "--json", *method, "--force", "last").stdout)
     assert found["method"] == "stars"
     assert found["params"]["max_attempts"] == 1
-    assert found["params"]["relative"] is True
+    assert found["params"]["threshold_from"] == "prompt"
     assert {segment["n_attempts"] for segment in found["segments"]} == {1}
 
 

@@ -31,7 +31,7 @@ def samples(name: str) -> tuple[object, object, object]:
     if name == "budget":
         return 1.5, 2.5, 3.5
     if name == "method":
-        return "stars", "vanilla", "stars:relative=true"
+        return "stars", "vanilla", "stars:ended_at_r_star=true"
     return SAMPLES[option.kind]
 
 
@@ -47,8 +47,10 @@ def write_toml(path: Path, name: str, value: object) -> Path:
     return path
 
 
-def owner_of(name: str) -> dict[str, str]:
-    """The method flag that an option of one method needs beside it, as an environment."""
+def beside_of(name: str) -> dict[str, str]:
+    """What an option needs beside it, as an environment: its method, or its target."""
+    if name == "threshold_from":
+        return {"STARS_LOCAL_REWARD_THRESHOLD": "1.5"}
     owners = {"n": "best-of-n", "k": "blockwise", "price": "stopping", "budget": "adaptive"}
     return {"STARS_LOCAL_METHOD": owners[name]} if name in owners else {}
 
@@ -60,7 +62,7 @@ def test_flag_over_environment_over_file_over_default(name: str, tmp_path: Path)
     environment = {f"STARS_LOCAL_{name.upper()}": as_text(middle)}
     flags = {name: list(high) if isinstance(high, tuple) else str(high)}
 
-    beside = owner_of(name)
+    beside = beside_of(name)
     assert configure({}, {}).origins[name] == "default"
     layers = [
         (configure({}, beside, file), low, str(file)),
@@ -71,7 +73,7 @@ def test_flag_over_environment_over_file_over_default(name: str, tmp_path: Path)
         assert getattr(configured.settings, name) == value
         assert configured.origins[name] == origin
         chosen = {k for k, v in configured.origins.items() if v != "default"}
-        assert chosen == {name, *(("method",) if beside else ())}
+        assert chosen == {name, *(key.removeprefix("STARS_LOCAL_").lower() for key in beside)}
 
 
 @pytest.mark.parametrize("name", [name for name, o in OPTIONS.items() if o.low is not None])
@@ -198,6 +200,12 @@ def test_a_wrong_environment_value_names_the_variable() -> None:
 def test_contradictions_are_refused() -> None:
     with pytest.raises(UsageError, match="--grammar and --json-schema"):
         configure({"grammar": "a", "json_schema": "b"}, {})
+    with pytest.raises(UsageError, match="no calibrated target: give --reward-threshold"):
+        configure({"threshold_from": "prompt"}, {})
+    with pytest.raises(UsageError, match="a schedule other than quantile"):
+        given = {"reward_threshold": "1", "schedule": "quantile"}
+        configure({"threshold_from": "prompt", **given}, {})
+    assert configure({"threshold_from": "prompt", "method": "vanilla"}, {})
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

@@ -11,10 +11,11 @@ import pytest
 
 from stars_local.core.acceptance import TiltRule
 from stars_local.core.boundaries import Boundary
+from stars_local.core.doubles import TableReward
 from stars_local.core.events import Judged
 from stars_local.core.methods import Context, Force, Segmentation, StarsParams, stars, vanilla
 from stars_local.core.methods.base import Progress
-from stars_local.core.records import Outcome, Segment
+from stars_local.core.records import Outcome, Prompt, Segment
 from stars_local.core.requests import Propose, Request, Score, Steps
 from stars_local.core.thresholds import Schedule, Threshold
 from stars_local.core.widths import AutoWidth
@@ -85,6 +86,39 @@ def test_accepted_segments_attempts_and_forced_share_follow_the_law(
     n_forced = len(kept) - len(accepted)
     forced = {"forced": law.forced_share, "accepted": 1 - law.forced_share}
     assert g_test(Counter({"forced": n_forced, "accepted": len(accepted)}), dict(forced)) > ALARM
+
+
+@pytest.mark.parametrize("schedule", list(Schedule))
+@pytest.mark.parametrize("origin", [-2.0, 0.7])
+@pytest.mark.parametrize("relative", [False, True])
+def test_every_schedule_follows_the_law_from_zero_and_from_the_prompt(
+    schedule: Schedule, origin: float, relative: bool
+) -> None:
+    """Relative to r(x, "") the law does not know where the prompt begins; else it does."""
+    model, letters = letters_model(), letters_reward()
+
+    def shifted(by: float) -> TableReward:
+        prompt = Prompt("p", text="x")
+        return TableReward(lambda text: by + letters.score([(prompt, text)]).rewards[0].value)
+
+    target = 1.0 if relative else 1.0 + origin
+    quantiles = (target - 0.2, target)
+    threshold = Threshold(target, 0.5, MAX_NEW, schedule, False, relative, quantiles)
+    p = StarsParams(threshold, TiltRule(0.3), Segmentation(SIZE), 5)
+    law, at_zero = (
+        first_segment_law(model, shifted(by), threshold, 0.3, Boundary(SIZE), 5)
+        for by in (origin, 0.0)
+    )
+    assert (law.z == pytest.approx(at_zero.z)) == relative
+    kept = [
+        answer(
+            model, shifted(origin), lambda c: stars(c, p), prompt_id=f"p{i}", max_new_tokens=MAX_NEW
+        ).segments[0]
+        for i in range(1000)
+    ]
+    accepted = [s for s in kept if s.outcome is Outcome.ACCEPTED]
+    assert g_test(Counter(map(ids_of, accepted)), dict(law.accepted)) > ALARM
+    assert g_test(Counter(s.n_attempts for s in kept), dict(law.attempts())) > ALARM
 
 
 def test_forced_last_follows_the_rejected_law() -> None:

@@ -25,7 +25,7 @@ from stars_local.core.methods.stars import Force, StarsParams, stars
 from stars_local.core.methods.stopping import StoppingParams, stopping
 from stars_local.core.methods.vanilla import vanilla
 from stars_local.core.requests import Steps
-from stars_local.core.thresholds import Schedule, Threshold
+from stars_local.core.thresholds import Schedule, Threshold, ThresholdFrom
 from stars_local.core.widths import WidthPolicy
 
 Method = Callable[[Context], Steps]
@@ -50,7 +50,7 @@ class MethodParams:
     schedule: Schedule = Schedule.RAMP
     force: Force = Force.BEST
     ended_at_r_star: bool = False
-    relative: bool = False
+    threshold_from: ThresholdFrom = ThresholdFrom.ZERO
     boundary: BoundaryKind | None = None
     min_tokens: int = 4
     max_segment_tokens: int = 64
@@ -71,7 +71,7 @@ class MethodParams:
             self.max_new_tokens,
             self.schedule,
             self.ended_at_r_star,
-            self.relative,
+            self.threshold_from is ThresholdFrom.PROMPT,
             self.quantiles,
         )
 
@@ -92,9 +92,11 @@ class Parts:
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
     """A method: how to build it, whether it scores, whether it needs a calibrated threshold or
-    a calibrated spread of rewards, and its own boundary."""
+    a calibrated spread of rewards, and its own boundary. reads: the fields of `MethodParams`
+    that have an effect on it."""
 
     build: Callable[[MethodParams, Parts], Method]
+    reads: frozenset[str]
     scores: bool
     needs_threshold: bool
     help: str
@@ -152,24 +154,47 @@ def _stopping(params: MethodParams, parts: Parts) -> Method:
     return lambda context: stopping(context, made)
 
 
+# a whole answer is reseeded where segments would begin, and a calibration belongs to a size
+_WHOLE = frozenset({"segment_size", "max_new_tokens"})
+_CUT = _WHOLE | {"boundary", "min_tokens", "entropy_threshold"}
+_TARGET = frozenset({"alpha", "beta", "reward_threshold", "schedule", "quantiles"})
+_JUDGED = _TARGET | {"threshold_from", "ended_at_r_star", "max_attempts", "force"}
+
 METHODS: dict[str, MethodSpec] = {
-    "stars": MethodSpec(_stars, True, True, "Rejection sampling of segments."),
-    "vanilla": MethodSpec(_vanilla, False, False, "Plain sampling."),
-    "best-of-n": MethodSpec(_best_of_n, True, False, "The best of n whole answers."),
-    "rejection": MethodSpec(_rejection, True, True, "Rejection sampling of whole answers."),
+    "stars": MethodSpec(_stars, _CUT | _JUDGED, True, True, "Rejection sampling of segments."),
+    "vanilla": MethodSpec(_vanilla, _CUT, False, False, "Plain sampling."),
+    "best-of-n": MethodSpec(
+        _best_of_n, _WHOLE | {"n"}, True, False, "The best of n whole answers."
+    ),
+    "rejection": MethodSpec(
+        _rejection, _WHOLE | _JUDGED, True, True, "Rejection sampling of whole answers."
+    ),
     "cards": MethodSpec(
         _cards,
+        _CUT | _JUDGED | {"max_segment_tokens"},
         True,
         True,
         "Rejection sampling of segments that end before an uncertain token.",
         boundary=BoundaryKind.ENTROPY,
     ),
-    "blockwise": MethodSpec(_blockwise, True, False, "The best of k attempts per segment."),
+    "blockwise": MethodSpec(
+        _blockwise, _CUT | {"k", "k_schedule"}, True, False, "The best of k attempts per segment."
+    ),
     "stopping": MethodSpec(
-        _stopping, True, False, "Attempts while they are worth their price.", needs_spread=True
+        _stopping,
+        _CUT | {"price", "spread", "max_attempts"},
+        True,
+        False,
+        "Attempts while they are worth their price.",
+        needs_spread=True,
     ),
     "adaptive": MethodSpec(
-        _adaptive, True, True, "STARS at a wanted cost per answer.", needs_spread=True
+        _adaptive,
+        _CUT | _JUDGED | {"budget", "spread"},
+        True,
+        True,
+        "STARS at a wanted cost per answer.",
+        needs_spread=True,
     ),
 }
 
@@ -191,9 +216,10 @@ def build(name: str, params: MethodParams, parts: Parts | None = None) -> Method
 
 
 def parse_method(text: str) -> tuple[str, dict[str, str]]:
-    """Split `name:key=value,...`; UsageError for unknown names and keys. Values stay text."""
+    """Split `name:key=value,...`; values stay text. UsageError for names and keys that are
+    unknown, and for parameters that the method does not read."""
     name, _, rest = text.partition(":")
-    method_spec(name)
+    reads = method_spec(name).reads
     overrides: dict[str, str] = {}
     known = {field.name for field in dataclasses.fields(MethodParams)}
     for item in filter(None, rest.split(",")):
@@ -203,6 +229,8 @@ def parse_method(text: str) -> tuple[str, dict[str, str]]:
             raise UsageError(f"method {text!r}: {item!r} is not KEY=VALUE")
         if key not in known:
             raise UsageError(f"method {text!r}: no parameter {key!r}: {_nearest(key, known)}")
+        if key not in reads:
+            raise UsageError(f"method {text!r}: {name} does not look at {key}")
         overrides[key] = value.strip()
     return name, overrides
 
