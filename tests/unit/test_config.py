@@ -83,11 +83,12 @@ def test_the_low_end_of_every_range(name: str) -> None:
     outside = option.low if option.above else option.low - 1
     number = int(outside) if option.kind in (Kind.INTEGER, Kind.WIDTH) else outside
     with pytest.raises(UsageError, match=flag_of(name)) as caught:
-        configure({name: str(number)}, owner_of(name))
+        configure({name: str(number)}, beside_of(name))
     assert str(number) in str(caught.value)
     if not option.above:
         assert (
-            getattr(configure({name: str(option.low)}, owner_of(name)).settings, name) == option.low
+            getattr(configure({name: str(option.low)}, beside_of(name)).settings, name)
+            == option.low
         )
 
 
