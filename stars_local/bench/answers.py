@@ -7,52 +7,43 @@ are computed all the same. Time is per kept token, from the end of the prefill o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from stars_local.bench.figures import Figure, interleaved, ratio, summary
+from stars_local.bench.drawn import MAX_ATTEMPTS, coined, draw, task
+from stars_local.bench.figures import Figure, ratio, summary
 from stars_local.bench.obvious import ObviousProgram
+from stars_local.bench.plan import Bench
 from stars_local.bench.sources import STORY
 from stars_local.core.acceptance import CoinRule
-from stars_local.core.driver import Driver, Task
-from stars_local.core.events import Finished, Started
-from stars_local.core.methods import Context, Segmentation, StarsParams, stars
+from stars_local.core.methods import Segmentation
 from stars_local.core.ports import RewardModel
-from stars_local.core.records import Prompt, Sampling
+from stars_local.core.records import Prompt
 from stars_local.core.seeds import SeedSource
 from stars_local.core.thresholds import Threshold
-from stars_local.core.widths import WidthPolicy
 from stars_local.llama.engine import LlamaModel
 
-N_TOKENS = 256
-SEGMENT = 32
-MAX_ATTEMPTS = 64  # so high that a rate of 1/10 is hardly ever cut
-N_CTX = 2048
+_SPARE_CELLS = 1024  # for the story and what is drawn beside the answer
 
 
 def answers_figures(
-    path: Path,
-    label: str,
-    reward_model: RewardModel,
-    widths: Callable[[LlamaModel], WidthPolicy],
-    runs: int,
-    n_threads: int,
-    rates: tuple[int, ...] = (4, 10),
+    bench: Bench, path: Path, label: str, rm: RewardModel, rates: tuple[int, ...]
 ) -> list[Figure]:
     """Our speed over the obvious program's, at one acceptance in `rates`."""
     figures = []
-    obvious = ObviousProgram(path, N_CTX, n_threads)
+    n_tokens, segment = bench.sizes.n_long_answer, bench.sizes.segment
+    n_ctx = _SPARE_CELLS + n_tokens + bench.widest * segment
+    obvious = ObviousProgram(path, n_ctx, bench.n_threads)
     try:
-        with LlamaModel(path, n_ctx=N_CTX, n_threads=n_threads) as model:
+        with bench.open(path, n_ctx, 2 + bench.widest) as model:
             for rate in rates:
-                rule = CoinRule(1.0 / rate)
-                found = interleaved(
+                found = bench.race(
                     {
-                        "obvious": _obvious(obvious, reward_model, rule),
-                        "ours": _ours(model, reward_model, rule, widths(model)),
-                    },
-                    runs,
+                        "obvious": _obvious(obvious, rm, rate, n_tokens, segment),
+                        "ours": _ours(bench, model, rm, rate),
+                    }
                 )
-                name = f"{label} answers of {N_TOKENS} tokens, one attempt in {rate} accepted"
+                name = f"{label} answers of {n_tokens} tokens, one attempt in {rate} accepted"
                 figures.append(summary(name, "kept tokens/s", found["ours"]))
                 versus = "the obvious program"
                 figures.append(ratio(f"{name}, speed", versus, found["ours"], found["obvious"]))
@@ -61,53 +52,36 @@ def answers_figures(
     return figures
 
 
-_THRESHOLD = Threshold(0.0, 0.5, N_TOKENS)  # computed, and overruled by the coin
-
-
-def _obvious(program: ObviousProgram, rm: RewardModel, rule: CoinRule) -> Callable[[], float]:
+def _obvious(
+    program: ObviousProgram, rm: RewardModel, rate: int, n_tokens: int, segment: int
+) -> Callable[[], float]:
     turn = iter(range(10**9))
+    draw_one = partial(
+        program.answer,
+        Prompt("bench0", text=STORY),
+        rm,
+        Threshold(0.0, 0.5, n_tokens),  # computed, and overruled by the coin
+        CoinRule(1.0 / rate),
+        n_tokens=n_tokens,
+        segment_size=segment,
+        max_attempts=MAX_ATTEMPTS,
+    )
 
     def run() -> float:
         # the coin depends on (seed, prompt): each turn tosses its own, the same for both programs
-        seeds = SeedSource(next(turn), "bench")
-        answer = program.answer(
-            Prompt("bench", text=STORY),
-            rm,
-            _THRESHOLD,
-            rule,
-            seeds,
-            n_tokens=N_TOKENS,
-            segment_size=SEGMENT,
-            max_attempts=MAX_ATTEMPTS,
-        )
+        answer = draw_one(seeds=SeedSource(next(turn), "bench0"))
         return answer.n_kept / answer.elapsed_s
 
     return run
 
 
-def _ours(
-    model: LlamaModel, rm: RewardModel, rule: CoinRule, widths: WidthPolicy
-) -> Callable[[], float]:
-    import time
-
+def _ours(bench: Bench, model: LlamaModel, rm: RewardModel, rate: int) -> Callable[[], float]:
     turn = iter(range(10**9))
-    params = StarsParams(_THRESHOLD, rule, Segmentation(SEGMENT), MAX_ATTEMPTS, widths=widths)
+    n_tokens, segment = bench.sizes.n_long_answer, bench.sizes.segment
+    method = coined(rate, Segmentation(segment), n_tokens, bench.auto(model, segment))
 
     def run() -> float:
-        context = Context(SeedSource(next(turn), "bench"), N_TOKENS, score_chunk=1)
-        task = Task(
-            Prompt("bench", text=STORY),
-            lambda c: stars(c, params),
-            "stars",
-            context,
-            Sampling(ignore_eog=True),
-        )
-        started = kept = 0.0
-        for event in Driver(model, rm).stream(task):
-            if isinstance(event, Started):
-                started = time.perf_counter()
-            elif isinstance(event, Finished):
-                kept = event.result.n_kept_tokens / (time.perf_counter() - started)
-        return kept
+        drawn = draw(model, rm, [task(STORY, method, "stars", next(turn), n_tokens)])
+        return drawn.n_kept / drawn.draw_s
 
     return run

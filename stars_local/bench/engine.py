@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stars_local.bench.figures import Figure, interleaved, ratio, summary, timed
+from stars_local.bench.figures import Figure, Race, ratio, summary, timed
 from stars_local.bench.sources import STORY
 from stars_local.core.boundaries import Boundary
 from stars_local.core.ports import Draw, Order
@@ -20,16 +20,15 @@ from stars_local.llama.engine import LlamaModel
 from stars_local.llama.library import native
 
 SEGMENT = 32
-WIDTHS = (1, 4, 8, 16, 32)
 
 
-def engine_figures(model: LlamaModel, label: str, runs: int) -> list[Figure]:
+def engine_figures(
+    model: LlamaModel, label: str, widths: Sequence[int], race: Race
+) -> list[Figure]:
     """Efficiency and tokens/s at each width."""
     figures = []
-    for width in WIDTHS:
-        found = interleaved(
-            {"proposals": _proposals(model, width), "bare": _bare(model, width)}, runs
-        )
+    for width in widths:
+        found = race({"proposals": proposals(model, width), "bare": bare(model, width)})
         name = f"{label} proposals, width {width}"
         figures.append(summary(name, "tokens/s", found["proposals"]))
         figures.append(
@@ -39,12 +38,12 @@ def engine_figures(model: LlamaModel, label: str, runs: int) -> list[Figure]:
 
 
 def lockstep_figures(
-    model: LlamaModel, label: str, prompts: Sequence[int], runs: int
+    model: LlamaModel, label: str, prompts: Sequence[int], text: str, race: Race
 ) -> list[Figure]:
-    """The same for many prompts at once, one proposal each; kept tokens/s against one prompt."""
+    """The same for many prompts at once, one proposal each."""
     figures = []
     for n in prompts:
-        found = interleaved({"many": _lockstep(model, n), "bare": _bare(model, n, trunks=n)}, runs)
+        found = race({"many": _lockstep(model, n, text), "bare": bare(model, n, text, trunks=n)})
         name = f"{label} lockstep, {n} prompts"
         figures.append(summary(name, "tokens/s", found["many"]))
         figures.append(
@@ -58,31 +57,31 @@ def _order(trunk: int, width: int, seed: int) -> Order:
     return Order(trunk, draws, Boundary(SEGMENT))
 
 
-def _proposals(model: LlamaModel, width: int) -> Callable[[], float]:
+def proposals(model: LlamaModel, width: int, text: str = STORY) -> Callable[[], float]:
     """Tokens/s of one round of proposals, the trunk's prefill left out."""
     turn = iter(range(10**9))
 
     def run() -> float:
-        opened = model.open(Prompt("bench", text=STORY), Sampling(ignore_eog=True))
+        opened = model.open(Prompt("bench", text=text), Sampling(ignore_eog=True))
         try:
             order = _order(opened.trunk, width, 1000 * next(turn))
             first = model.propose([order])[0]
             model.commit(opened.trunk, first[0])  # so that, as in a run, a last token waits
-            proposals: list[Proposal] = []
-            seconds = timed(lambda: proposals.extend(model.propose([order])[0]))
-            return sum(p.n_tokens for p in proposals) / seconds
+            drawn: list[Proposal] = []
+            seconds = timed(lambda: drawn.extend(model.propose([order])[0]))
+            return sum(p.n_tokens for p in drawn) / seconds
         finally:
             model.close(opened.trunk)
 
     return run
 
 
-def _lockstep(model: LlamaModel, n: int) -> Callable[[], float]:
+def _lockstep(model: LlamaModel, n: int, text: str) -> Callable[[], float]:
     turn = iter(range(10**9))
 
     def run() -> float:
         trunks = [
-            model.open(Prompt(f"bench{i}", text=STORY), Sampling(ignore_eog=True)).trunk
+            model.open(Prompt(f"bench{i}", text=text), Sampling(ignore_eog=True)).trunk
             for i in range(n)
         ]
         try:
@@ -100,18 +99,20 @@ def _lockstep(model: LlamaModel, n: int) -> Callable[[], float]:
     return run
 
 
-def _bare(model: LlamaModel, width: int, *, trunks: int = 1) -> Callable[[], float]:
+def bare(
+    model: LlamaModel, width: int, text: str = STORY, *, trunks: int = 1
+) -> Callable[[], float]:
     """Tokens/s of bare decodes, on the model's own context, with sequences of our own."""
 
     def run() -> float:
         with model.borrowed_context() as context:
             lib = native()
             memory = lib.llama_get_memory(context)
-            ids = model.encode(Prompt("bench", text=STORY))
+            ids = model.encode(Prompt("bench", text=text))
             ids = ids + ids[1 : SEGMENT + 1]  # as long as the trunk with its committed segment
             prefix, last = ids[:-1], ids[-1]
             for trunk in range(trunks):
-                _decode(context, [(t, i, trunk) for i, t in enumerate(prefix)], 0)
+                _prefill(context, [(t, i, trunk) for i, t in enumerate(prefix)])
             lone = _batch([(last, len(prefix), trunk) for trunk in range(trunks)])
             wide = [
                 _batch([(last, len(ids) + step, branch) for branch in range(width)])
@@ -148,12 +149,14 @@ def _batch(entries: Sequence[tuple[int, int, int]]) -> Any:
     return batch
 
 
-def _decode(context: Any, entries: Sequence[tuple[int, int, int]], logits: int) -> None:
-    batch = _batch(entries)
-    for at in range(len(entries)):
-        batch.logits[at] = logits
-    _check(native().llama_decode(context, batch))
-    native().llama_batch_free(batch)
+def _prefill(context: Any, entries: Sequence[tuple[int, int, int]]) -> None:
+    n_most = native().llama_n_batch(context)
+    for first in range(0, len(entries), n_most):
+        batch = _batch(entries[first : first + n_most])
+        for at in range(batch.n_tokens):
+            batch.logits[at] = 0
+        _check(native().llama_decode(context, batch))
+        native().llama_batch_free(batch)
 
 
 def _check(code: int) -> None:

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +41,34 @@ class Figure:
         }
 
 
+class Race(Protocol):
+    """Runs contenders in turns; returns what the counted runs of each gave."""
+
+    def __call__(self, contenders: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
+        """See `interleaved`."""
+        ...
+
+
 def interleaved(
-    contenders: Mapping[str, Callable[[], float]], runs: int, *, warmup: int = 1
-) -> dict[str, list[float]]:
+    contenders: Mapping[str, Callable[[], T]],
+    runs: int,
+    *,
+    warmup: int = 1,
+    on_turn: Callable[[], None] | None = None,
+) -> dict[str, list[T]]:
     """Run each contender in turn, `warmup` + `runs` times; returns what the counted runs gave.
 
     A contender returns its own measurement (seconds, tokens/s), so that what it sets up before
-    is not timed.
+    is not timed. on_turn: called after each turn of all contenders.
     """
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    found: dict[str, list[T]] = {name: [] for name in contenders}
     for turn in range(warmup + runs):
         for name, contender in contenders.items():
             value = contender()
             if turn >= warmup:
                 found[name].append(value)
+        if on_turn is not None:
+            on_turn()
     return found
 
 
@@ -66,6 +82,35 @@ def summary(name: str, unit: str, values: Sequence[float], versus: str = "") -> 
     return Figure(
         name, statistics.median(values), unit, versus, min(values), max(values), len(values)
     )
+
+
+def interval(
+    name: str, versus: str, above: Sequence[float], below: Sequence[float]
+) -> list[Figure]:
+    """Both ends of the 95 % interval of the mean ratio above / below, by Student's t on its log.
+
+    Nothing where there are fewer than two runs.
+    """
+    logs = [math.log(a / b) for a, b in zip(above, below, strict=True)]
+    n = len(logs)
+    if n < 2:
+        return []
+    reach = _t_975(n - 1) * statistics.stdev(logs) / math.sqrt(n)
+    middle = statistics.mean(logs)
+    ends = {"from": math.exp(middle - reach), "to": math.exp(middle + reach)}
+    values = [math.exp(log) for log in logs]
+    return [
+        Figure(f"{name}, 95 % interval {end}", at, "ratio", versus, min(values), max(values), n)
+        for end, at in ends.items()
+    ]
+
+
+# 0.975 quantiles of Student's t with 1, 2, ... degrees of freedom
+_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
+
+
+def _t_975(freedom: int) -> float:
+    return _T_975[min(freedom, len(_T_975)) - 1]  # past the table a little too wide
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -1,80 +1,111 @@
-"""The groups of benchmarks, by name, and what each needs."""
+"""The groups of benchmarks, by name, and which of them a run has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from stars_local.bench import against_cards, against_vanilla, costs, many_prompts
 from stars_local.bench.answers import answers_figures
-from stars_local.bench.engine import engine_figures, lockstep_figures
+from stars_local.bench.engine import engine_figures
 from stars_local.bench.figures import Figure
+from stars_local.bench.plan import Bench
 from stars_local.bench.rollback import rollback_figures
-from stars_local.bench.sources import quants
-from stars_local.core.ports import RewardModel
-from stars_local.core.widths import AutoWidth, WidthPolicy
-from stars_local.llama.engine import LlamaModel
-from stars_local.llama.speed import step_costs
+from stars_local.core.errors import UsageError
 
-LOCKSTEP = (16, 64)
+ANSWER_RATES = (4, 10)
 _ENGINE_CTX = 4096
-_LOCKSTEP_CTX = 24576
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """What the groups run with. reward_model is called when a group needs one."""
+class Group:
+    """A group: what it measures in a line, its figures, and how many races they take."""
 
-    model: Path
-    reward_model: Callable[[], RewardModel]
-    folder: Path
-    cache: Path
-    runs: int
-    n_threads: int
-    say: Callable[[str], None]
-
-    def files(self, *types: str) -> dict[str, Path]:
-        """Files of these types made from the model, kept for the next run."""
-        return quants(self.model, types, self.folder, self.say)
+    about: str
+    figures: Callable[[Bench], Iterator[Figure]]
+    n_races: Callable[[Bench], int]
 
 
 def engine(bench: Bench) -> Iterator[Figure]:
     """Proposals against bare llama_decode."""
-    for label, path in bench.files("Q4_0", "BF16").items():
-        with LlamaModel(path, n_ctx=_ENGINE_CTX, n_threads=bench.n_threads) as model:
-            yield from engine_figures(model, label, bench.runs)
+    for label, path in bench.files(bench.sizes.quants).items():
+        with bench.open(path, _ENGINE_CTX, 64) as model:
+            yield from engine_figures(model, label, bench.sizes.widths, bench.race)
 
 
 def rollback(bench: Bench) -> Iterator[Figure]:
-    """Milliseconds a rejection at 1,024 tokens, by strategy."""
-    for label, path in bench.files("Q4_0").items():
-        yield from rollback_figures(path, label, bench.runs, bench.n_threads)
+    """Milliseconds a rejection at a long prefix, by strategy."""
+    for label, path in bench.files(bench.sizes.quants[:1]).items():
+        n = bench.sizes.n_rollback
+        yield from rollback_figures(path, label, n, bench.race, bench.n_threads)
 
 
 def answers(bench: Bench) -> Iterator[Figure]:
     """Whole answers against the obvious program on the high-level class."""
-    reward_model = bench.reward_model()
-
-    def widths(model: LlamaModel) -> WidthPolicy:
-        return AutoWidth(step_costs(model, bench.cache, widest=32).round_costs(32))
-
-    for label, path in bench.files("BF16", "Q4_0").items():
-        yield from answers_figures(path, label, reward_model, widths, bench.runs, bench.n_threads)
+    rm = bench.reward_model()
+    for label, path in bench.files(bench.sizes.quants).items():
+        yield from answers_figures(bench, path, label, rm, ANSWER_RATES)
 
 
-def lockstep(bench: Bench) -> Iterator[Figure]:
-    """Many prompts at once, one proposal each, against bare llama_decode."""
-    for label, path in bench.files("BF16").items():
-        with LlamaModel(
-            path, n_ctx=_LOCKSTEP_CTX, n_threads=bench.n_threads, n_seq_max=2 * max(LOCKSTEP) + 1
-        ) as model:
-            yield from lockstep_figures(model, label, LOCKSTEP, bench.runs)
-
-
-GROUPS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
-    "engine": engine,
-    "rollback": rollback,
-    "answers": answers,
-    "lockstep": lockstep,
+GROUPS: dict[str, Group] = {
+    "engine": Group(
+        "proposals against bare llama_decode, by width",
+        engine,
+        lambda bench: len(bench.sizes.quants) * len(bench.sizes.widths),
+    ),
+    "vanilla": Group(
+        "STARS against vanilla, by acceptance and width",
+        against_vanilla.vanilla,
+        against_vanilla.n_races_of_vanilla,
+    ),
+    "lockstep": Group(
+        "many prompts against bare llama_decode and against one prompt",
+        many_prompts.lockstep,
+        many_prompts.n_races_of_lockstep,
+    ),
+    "best-of": Group(
+        "STARS against best of n",
+        against_vanilla.best_of_n,
+        against_vanilla.n_races_of_best_of_n,
+    ),
+    "answers": Group(
+        "whole answers against the obvious program",
+        answers,
+        lambda bench: len(bench.sizes.quants) * len(ANSWER_RATES),
+    ),
+    "cards": Group(
+        "STARS (15, 30) against CARDS in lockstep",
+        against_cards.cards,
+        against_cards.n_races_of_cards,
+    ),
+    "costs": Group(
+        "scoring, first segment, context length, memory",
+        costs.costs,
+        costs.n_races_of_costs,
+    ),
+    "rollback": Group("what a rejection costs, by strategy", rollback, lambda bench: 3),
+    "streams": Group(
+        "streams and small contexts against a unified cache",
+        many_prompts.streams,
+        many_prompts.n_races_of_streams,
+    ),
 }
-QUICK = ("engine", "rollback")
+QUICK = tuple(GROUPS)[:2]
+
+
+def choose(only: Sequence[str] | None, *, quick: bool) -> list[str]:
+    """The groups of a run: those asked for, else the first two of a quick run, else all.
+
+    Raises UsageError for a name that no group has.
+    """
+    for name in only or ():
+        if name not in GROUPS:
+            raise UsageError(f"no group {name!r}: use {', '.join(GROUPS)}")
+    if only:
+        return list(dict.fromkeys(only))
+    return list(QUICK if quick else GROUPS)
+
+
+def n_turns(bench: Bench, names: Sequence[str]) -> int:
+    """Turns of all races of these groups, warming up included."""
+    return sum(GROUPS[name].n_races(bench) for name in names) * (bench.runs + 1)

@@ -11,48 +11,40 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stars_local.bench.figures import Figure, interleaved, summary, timed
-from stars_local.bench.sources import long_text
+from stars_local.bench.figures import Figure, Race, summary, timed
+from stars_local.bench.sources import CHARS_A_TOKEN, long_text, text_of
 from stars_local.core.boundaries import Boundary
 from stars_local.core.ports import Draw, Order
 from stars_local.core.records import Prompt, Sampling
 from stars_local.llama.engine import LlamaModel
 
-N_PREFIX = 1024
-_CHARS_A_TOKEN = 6
 
-
-def rollback_figures(path: Path, label: str, runs: int, n_threads: int) -> list[Figure]:
-    """Milliseconds a rejection at a prefix of 1,024 tokens, by strategy."""
-    n_ctx = 2 * N_PREFIX + 512
+def rollback_figures(
+    path: Path, label: str, n_prefix: int, race: Race, n_threads: int
+) -> list[Figure]:
+    """Milliseconds a rejection at a prefix of `n_prefix` tokens, by strategy."""
+    n_ctx = 2 * n_prefix + 512
     figures = []
     for strategy in ("branch", "snapshot"):
         with LlamaModel(
             path, n_ctx=n_ctx, n_threads=n_threads, n_seq_max=8, strategy=strategy
         ) as model:
-            found = interleaved({strategy: _reject(model)}, runs)[strategy]
-        figures.append(summary(f"{label} rejection at {N_PREFIX} tokens, {strategy}", "ms", found))
-    found = interleaved({"high": _high_level(path, n_ctx, n_threads)}, runs)["high"]
-    name = f"{label} rejection at {N_PREFIX} tokens, save_state and load_state"
+            found = race({strategy: _reject(model, n_prefix)})[strategy]
+        figures.append(summary(f"{label} rejection at {n_prefix} tokens, {strategy}", "ms", found))
+    found = race({"high": _high_level(path, n_prefix, n_ctx, n_threads)})["high"]
+    name = f"{label} rejection at {n_prefix} tokens, save_state and load_state"
     figures.append(summary(name, "ms", found))
     return figures
 
 
-def _prefix(model: LlamaModel) -> str:
-    text = long_text(N_PREFIX * _CHARS_A_TOKEN)
-    while len(model.encode(Prompt("bench", text=text))) > N_PREFIX:
-        text = text[:-_CHARS_A_TOKEN]
-    return text
-
-
-def _reject(model: LlamaModel) -> Callable[[], float]:
+def _reject(model: LlamaModel, n_prefix: int) -> Callable[[], float]:
     """Time of a draw of one token that follows a rejection, minus that of a first draw's decode.
 
     A one-token proposal decodes nothing but, once, the prefix's last token; forking happens with
     two. So: draw two tokens, reject, draw two again; a rejection costs what the second round
     takes beyond its one decode, which a plain extension of the branch by one token measures.
     """
-    prompt = Prompt("bench", text=_prefix(model))
+    prompt = Prompt("bench", text=text_of(model, n_prefix))
     turn = iter(range(10**9))
 
     def order(trunk: int, n: int) -> Order:
@@ -82,11 +74,11 @@ def _reject(model: LlamaModel) -> Callable[[], float]:
     return run
 
 
-def _high_level(path: Path, n_ctx: int, n_threads: int) -> Callable[[], float]:
+def _high_level(path: Path, n_prefix: int, n_ctx: int, n_threads: int) -> Callable[[], float]:
     from llama_cpp import Llama
 
     llama: Any = Llama(str(path), n_ctx=n_ctx, n_threads=n_threads, verbose=False)
-    ids = llama.tokenize(long_text(N_PREFIX * _CHARS_A_TOKEN).encode())[:N_PREFIX]
+    ids = llama.tokenize(long_text(n_prefix * CHARS_A_TOKEN).encode())[:n_prefix]
     llama.eval(ids)
 
     def run() -> float:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from stars_local.core.records import Prompt
+from stars_local.llama.engine import LlamaModel
+
+CHARS_A_TOKEN = 6  # more than a token of the story has
 STORY = (
     "The harbour was quiet when Mara untied the boat. Her grandfather had painted it blue the year "
     "she was born, and every spring since then they had scraped and painted it again, so that by "
@@ -20,6 +24,14 @@ STORY = (
 def long_text(n_chars: int) -> str:
     """The story again and again, up to a number of characters."""
     return (STORY + " ") * (n_chars // len(STORY) + 1)
+
+
+def text_of(model: LlamaModel, n_tokens: int) -> str:
+    """The story again and again, up to a number of tokens of this model."""
+    text = long_text(n_tokens * CHARS_A_TOKEN)
+    while (n_over := len(model.encode(Prompt("bench", text=text))) - n_tokens) > 0:
+        text = text[:-n_over]  # a token has at least one character
+    return text
 
 
 def quants(

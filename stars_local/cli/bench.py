@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stars_local.core.errors import UsageError
+if TYPE_CHECKING:
+    from stars_local.core.ports import RewardModel
 
 _RUNS, _QUICK_RUNS = 7, 3
 
@@ -31,44 +33,67 @@ def bench(
 
     Leave the machine alone meanwhile: anything else that runs shows up in the figures.
     """
+    from dataclasses import replace
+
     from rich.console import Console
 
     from stars_local.bench.figures import machine, versions
-    from stars_local.bench.groups import GROUPS, QUICK, Bench
+    from stars_local.bench.groups import GROUPS, choose, n_turns
+    from stars_local.bench.plan import QUICK_SIZES, Bench, Sizes
     from stars_local.catalog.resolve import resolve
-    from stars_local.compose import cache_folder, open_reward_model
-    from stars_local.settings import Settings
+    from stars_local.cli.progress import stages
+    from stars_local.compose import WIDEST_AUTO, cache_folder
 
-    wanted = list(only) if only else list(QUICK if quick else GROUPS)
-    for name in wanted:
-        if name not in GROUPS:
-            raise UsageError(f"no group {name!r}: use {', '.join(GROUPS)}")
+    wanted = choose(only, quick=quick)
     commentary = Console(stderr=True)
+
+    def say(line: str) -> None:
+        commentary.print(line, style="dim", highlight=False)
+
     path = resolve(model)
     cache = cache_folder()
     counted = runs if runs is not None else (_QUICK_RUNS if quick else _RUNS)
     run = Bench(
         path,
-        lambda: open_reward_model(Settings(reward=reward)),
+        lambda: _reward_model(reward, say),
         cache / "bench",
         cache / "speed",
         counted,
         threads,
-        lambda line: commentary.print(line, style="dim"),
+        say,
+        WIDEST_AUTO,
+        QUICK_SIZES if quick else Sizes(),
     )
     figures = []
-    for name in wanted:
-        commentary.print(f"group {name}", style="bold")
-        for figure in GROUPS[name](run):
-            figures.append(figure)
-            if not as_json:
-                _print(figure)
+    total = n_turns(run, wanted)
+    with stages(commentary) as advance:
+        done = iter(range(1, total + 1))
+        ticking = replace(run, tick=lambda: advance("turns of contenders", next(done), total))
+        for name in wanted:
+            say(f"group {name}: {GROUPS[name].about}")
+            for figure in GROUPS[name].figures(ticking):
+                figures.append(figure)
+                if not as_json:
+                    _print(figure)
     about: dict[str, Any] = {"machine": machine(), "versions": versions()}
     if as_json:
         about["figures"] = [figure.to_json() for figure in figures]
         typer.echo(json.dumps(about, indent=1, allow_nan=False))
     else:
         typer.echo(f"\n{path.name} on {about['machine']}, {about['versions']}")
+
+
+def _reward_model(name: str, say: Callable[[str], None]) -> RewardModel:
+    """The reward model, once it has shown that it gives the scores it should."""
+    from stars_local.compose import open_reward_model
+    from stars_local.reward.check import check_before_run
+    from stars_local.settings import Settings
+
+    settings = Settings(reward=name)
+    found = open_reward_model(settings)
+    for line in check_before_run(found, settings.provider):
+        say(line)
+    return found
 
 
 def _print(figure: Any) -> None:
