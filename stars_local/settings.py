@@ -235,6 +235,8 @@ def read_value(name: str, raw: object, where: str) -> Any:
 
 def _shown(raw: object) -> str:
     """A value in an error; of a list or a table only what it is, for it may hold itself."""
+    if isinstance(raw, list | tuple) and all(isinstance(item, str) for item in raw):
+        return f"{raw[:20]!r}"[:_MAX_SHOWN]
     if isinstance(raw, list | tuple | dict | set):
         return f"a {type(raw).__name__}"
     try:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -210,11 +211,12 @@ class Calibrator:
 
         driver = Driver(self._lm, self._rm, n_slots=plan.n_slots)
         done = 0
-        for _, event in driver.run(task(prompt) for prompt in prompts):
-            if isinstance(event, Finished):
-                done += 1
-                self._on_progress(stage, done, len(prompts))
-                yield event.result
+        with closing(driver.run(task(prompt) for prompt in prompts)) as events:
+            for _, event in events:
+                if isinstance(event, Finished):
+                    done += 1
+                    self._on_progress(stage, done, len(prompts))
+                    yield event.result
 
 
 def calibrate_pair(

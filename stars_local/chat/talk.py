@@ -10,6 +10,7 @@ Where the context is full the oldest turns leave it, and a `TurnsLeft` says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from stars_local.chat.conversation import Conversation
@@ -89,14 +90,15 @@ class Talk:
             if started is not None:
                 break
             n_left += 1
-        if replaces:
-            self.session.append(Undone())
-        if n_left > 0:
-            self.session.append(Trimmed(n_left))
-            yield TurnsLeft(n_left)
-        self.session.append(Asked(question, seed, draw))
-        yield started
-        yield from self._answer(events)
+        with closing(events):
+            if replaces:
+                self.session.append(Undone())
+            if n_left > 0:
+                self.session.append(Trimmed(n_left))
+                yield TurnsLeft(n_left)
+            self.session.append(Asked(question, seed, draw))
+            yield started
+            yield from self._answer(events)
 
     def _hold(self) -> None:
         reward = None if self._reward_model is None else self._reward_model.info.name
@@ -104,7 +106,9 @@ class Talk:
         if self.conversation.held != now:
             self.session.append(now)
 
-    def _opened(self, events: Iterator[Event], least_room: int, *, may_trim: bool) -> Event | None:
+    def _opened(
+        self, events: Generator[Event, None, None], least_room: int, *, may_trim: bool
+    ) -> Event | None:
         """The first event, or None if another turn should leave the context first."""
         try:
             first = next(events)
@@ -116,8 +120,7 @@ class Talk:
             return first
         if self._model.info.n_ctx - first.n_prompt_tokens >= least_room:
             return first
-        if isinstance(events, Generator):
-            events.close()
+        events.close()
         return None
 
     def _answer(self, events: Iterator[Event]) -> Iterator[Event]:

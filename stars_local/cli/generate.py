@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Annotated, Any, BinaryIO
 
 import typer
@@ -70,8 +71,8 @@ def generate(
             return compose.describe(result, params, models)
 
         show = _events_lines if as_events else _json_line if as_json else _plain_text
-        with interrupting(driver.interrupt):
-            result = show(driver.stream(task), TextWriter(sys.stdout).write, describe)
+        with interrupting(driver.interrupt), closing(driver.stream(task)) as events:
+            result = show(events, TextWriter(sys.stdout).write, describe)
     if result.finish_reason is Finish.INTERRUPTED:
         raise typer.Exit(EXIT_INTERRUPTED)
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from stars_local.core.errors import OutOfCellsError, RewardValueError
@@ -59,15 +60,17 @@ class Driver:
         """End all answers under way as `interrupted`, keeping what was committed."""
         self._interrupted = True
 
-    def stream(self, task: Task) -> Iterator[Event]:
-        """Run one task and yield its events."""
-        for _, event in self.run([task]):
-            yield event
+    def stream(self, task: Task) -> Generator[Event, None, None]:
+        """Run one task and yield its events; see `run`."""
+        with closing(self.run([task])) as events:
+            for _, event in events:
+                yield event
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[int, Event]]:
+    def run(self, tasks: Iterable[Task]) -> Generator[tuple[int, Event], None, None]:
         """Run tasks in lockstep; yields (index of the task, event) as things happen.
 
-        Whatever ends the iteration early, the open prompts are closed.
+        Whatever ends the iteration early, the open prompts are closed: `close` it where it may
+        not be used up, or an exception under way keeps it and its prompts alive.
         """
         self._interrupted = False
         waiting = iter(enumerate(tasks))

@@ -8,7 +8,8 @@ k mod n). Models come in by the ports; this module opens none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,27 +114,29 @@ def run(plan: Plan, folder: Path, shard: Shard | None = None) -> Iterator[Line]:
         for arm in plan.arms:
             if (arm.name, k) in done:
                 continue
-            for line in _cohort(arm, k, cohorts[k], plan.judges):
-                file.append(line)
-                yield line
+            with closing(_cohort(arm, k, cohorts[k], plan.judges)) as lines:
+                for line in lines:
+                    file.append(line)
+                    yield line
 
 
 def _cohort(
     arm: Arm, index: int, prompts: Sequence[Prompt], judges: Mapping[str, RewardModel]
-) -> Iterator[Line]:
+) -> Generator[Line, None, None]:
     driver = arm.open_driver(len(prompts))
     attempts: list[dict[tuple[int, int], Attempt]] = [{} for _ in prompts]
-    for place, event in driver.run(arm.make_task(prompt) for prompt in prompts):
-        if isinstance(event, Judged):
-            # an attempt that is forced in the end is reported a second time: the last counts
-            attempts[place][event.attempt.segment, event.attempt.index] = event.attempt
-        elif isinstance(event, Finished):
-            rewards = {
-                name: judge.score([(prompts[place], event.result.text)]).rewards[0].value
-                for name, judge in judges.items()
-            }
-            fates = [attempts[place][key] for key in sorted(attempts[place])]
-            yield answer_line(arm.name, index, event.result, rewards, fates)
+    with closing(driver.run(arm.make_task(prompt) for prompt in prompts)) as events:
+        for place, event in events:
+            if isinstance(event, Judged):
+                # an attempt that is forced in the end is reported a second time: the last counts
+                attempts[place][event.attempt.segment, event.attempt.index] = event.attempt
+            elif isinstance(event, Finished):
+                rewards = {
+                    name: judge.score([(prompts[place], event.result.text)]).rewards[0].value
+                    for name, judge in judges.items()
+                }
+                fates = [attempts[place][key] for key in sorted(attempts[place])]
+                yield answer_line(arm.name, index, event.result, rewards, fates)
 
 
 def preference_pairs(lines: Sequence[Line], prompts: Mapping[str, Prompt]) -> Iterator[Line]:
