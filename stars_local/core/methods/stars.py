@@ -19,7 +19,7 @@ reported a second time, as forced.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -31,6 +31,8 @@ from stars_local.core.records import Outcome, Proposal, Reward
 from stars_local.core.requests import Halt, Propose, Reject, Request, Score, Steps
 from stars_local.core.thresholds import Threshold
 from stars_local.core.widths import FixedWidth, WidthPolicy
+
+Observe = Callable[[tuple[Proposal, ...], tuple[Reward, ...]], None]
 
 
 class Force(StrEnum):
@@ -76,9 +78,14 @@ def stars(context: Context, params: StarsParams) -> Steps:
 
 
 def draw_segment(
-    progress: Progress, params: StarsParams, widths: WidthPolicy, initial: float
+    progress: Progress,
+    params: StarsParams,
+    widths: WidthPolicy,
+    initial: float,
+    on_first_round: Observe | None = None,
 ) -> Generator[Request, Any, None]:
-    """Draw attempts at one segment until one is kept. initial: r(x, "")."""
+    """Draw attempts at one segment until one is kept. initial: r(x, ""). on_first_round: told
+    the first round's proposals and the rewards of its first chunk, whatever is kept."""
     boundary = params.segmentation.boundary(progress.n_left)
     fallback: _Judgement | None = None
     n_judged = 0
@@ -94,6 +101,8 @@ def draw_segment(
             return
         for offset in range(len(proposals)):
             judgement = yield from _judge(progress, params, proposals, offset, n_judged, initial)
+            if n_judged == 0 and on_first_round is not None:
+                on_first_round(proposals, progress.rewards)
             n_judged += 1
             widths.observe(accepted=judgement.verdict.accepted)
             if judgement.verdict.accepted:
