@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stars_local.bench.figures import Figure, interleaved, machine, ratio, summary, versions
+from stars_local.bench.figures import (
+    Figure,
+    interleaved,
+    interval,
+    machine,
+    ratio,
+    summary,
+    versions,
+)
 from stars_local.bench.sources import long_text
 from stars_local.core.seeds import SeedSource
 from stars_local.core.widths import AutoWidth
@@ -19,12 +27,19 @@ positive = st.lists(st.floats(0.01, 100.0), min_size=1, max_size=9)
 
 def test_contenders_take_turns_and_the_warmup_is_not_counted() -> None:
     order: list[str] = []
+    turns: list[int] = []
 
     def contender(name: str) -> float:
         order.append(name)
         return float(len(order))
 
-    found = interleaved({"a": lambda: contender("a"), "b": lambda: contender("b")}, 3, warmup=2)
+    found = interleaved(
+        {"a": lambda: contender("a"), "b": lambda: contender("b")},
+        3,
+        warmup=2,
+        on_turn=lambda: turns.append(len(order)),
+    )
+    assert turns == [2, 4, 6, 8, 10]
     assert order == ["a", "b"] * 5
     assert found == {"a": [5.0, 7.0, 9.0], "b": [6.0, 8.0, 10.0]}
 
@@ -40,6 +55,27 @@ def test_ratios_are_of_neighbours() -> None:
     assert ratio("r", "b", [1.0, 4.0, 9.0], [1.0, 2.0, 3.0]).value == 2.0
     with pytest.raises(ValueError, match="zip"):
         ratio("r", "b", [1.0], [1.0, 2.0])
+
+
+@given(st.lists(st.floats(0.1, 10.0), min_size=2, max_size=20))
+def test_an_interval_holds_the_geometric_mean_and_turns_over_with_the_ratio(
+    values: list[float],
+) -> None:
+    ones = [1.0] * len(values)
+    low, high = (figure.value for figure in interval("r", "b", values, ones))
+    mean = math.prod(values) ** (1 / len(values))
+    assert low <= mean * (1 + 1e-9)
+    assert mean <= high * (1 + 1e-9)
+    over = [figure.value for figure in interval("r", "b", ones, values)]
+    assert over == pytest.approx([1 / high, 1 / low])
+
+
+def test_an_interval_is_students() -> None:
+    values = [1.0, math.e, math.e**2]  # logs 0, 1, 2: mean 1, deviation 1
+    low, high = (figure.value for figure in interval("r", "b", values, [1.0] * 3))
+    assert math.log(high) - 1 == pytest.approx(4.303 / math.sqrt(3))
+    assert 1 - math.log(low) == pytest.approx(4.303 / math.sqrt(3))
+    assert interval("r", "b", [2.0], [1.0]) == []
 
 
 def test_json_never_holds_what_json_has_no_word_for() -> None:
