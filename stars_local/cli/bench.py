@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from stars_local.core.ports import RewardModel
 
 _RUNS, _QUICK_RUNS = 7, 3
+# the names of `stars_local.bench.groups`, which are too heavy to import for a help page
+_GROUPS = "engine, vanilla, lockstep, best-of, answers, cards, costs, rollback, streams"
 
 
 def bench(
@@ -22,9 +24,11 @@ def bench(
         str, typer.Option(help="Reward model: shipped name or folder.")
     ] = "hh-minilm",
     only: Annotated[
-        list[str] | None, typer.Option(help="Run this group only; may be given again.")
+        list[str] | None, typer.Option(help=f"Run this group only; may be given again: {_GROUPS}.")
     ] = None,
-    quick: Annotated[bool, typer.Option(help="Under a minute: the first two groups.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="Under a minute: the first two groups, smaller.")
+    ] = False,
     runs: Annotated[int | None, typer.Option(help="Counted runs of each contender.", min=1)] = None,
     threads: Annotated[int, typer.Option(help="Threads; 0 for every usable core.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,

@@ -14,6 +14,7 @@ from stars_local.bench.costs import anonymous_bytes
 from stars_local.bench.figures import Figure, summary
 from stars_local.bench.groups import GROUPS, QUICK, Group, choose, n_turns
 from stars_local.bench.plan import QUICK_SIZES, Bench, Sizes
+from stars_local.cli import bench as command
 from stars_local.cli.app import app
 from stars_local.core.doubles import TableReward
 from stars_local.core.errors import UsageError
@@ -76,6 +77,10 @@ def test_groups_are_chosen_once_and_in_the_order_asked() -> None:
     assert choose([], quick=False) == list(GROUPS)
     with pytest.raises(UsageError, match="no group 'nothing'"):
         choose(["nothing"], quick=False)
+
+
+def test_the_help_page_names_every_group() -> None:
+    assert ", ".join(GROUPS) == command._GROUPS
 
 
 def test_a_quick_run_is_a_part_of_a_whole_one() -> None:
