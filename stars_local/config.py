@@ -101,6 +101,8 @@ def check_together(configured: Configured) -> None:
     settings = configured.settings
     if settings.grammar is not None and settings.json_schema is not None:
         raise UsageError("--grammar and --json-schema are both given: choose one")
+    if settings.price is not None and settings.budget is not None:
+        raise UsageError("--price and --budget are both given: choose one")
     check_target(settings)
     method = parse_method(settings.method)[0]
     for name in OWNED:

@@ -201,6 +201,8 @@ def test_a_wrong_environment_value_names_the_variable() -> None:
 def test_contradictions_are_refused() -> None:
     with pytest.raises(UsageError, match="--grammar and --json-schema"):
         configure({"grammar": "a", "json_schema": "b"}, {})
+    with pytest.raises(UsageError, match="--price and --budget"):
+        configure({"method": "stopping", "price": "1", "budget": "2"}, {})
     with pytest.raises(UsageError, match="no calibrated target: give --reward-threshold"):
         configure({"threshold_from": "prompt"}, {})
     with pytest.raises(UsageError, match="a schedule other than quantile"):

@@ -14,7 +14,8 @@ from stars_local.core.acceptance import TiltRule
 from stars_local.core.boundaries import Boundary
 from stars_local.core.doubles import EnumerableModel, TableReward
 from stars_local.core.methods import Segmentation, StarsParams
-from stars_local.core.methods.adaptive import ShiftedThreshold, adaptive, attempts_allowed
+from stars_local.core.methods.adaptive import ShiftedThreshold, adaptive
+from stars_local.core.methods.budgets import attempts_allowed
 from stars_local.core.records import Outcome, Result, Segment
 from stars_local.core.thresholds import Schedule, Threshold
 from tests.support.laws import answer, first_segment_law, g_test, letters_model, letters_reward

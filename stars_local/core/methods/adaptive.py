@@ -1,44 +1,33 @@
 """STARS on a budget B: the threshold follows the acceptances so that the mean cost is B.
 
-The cost is judged tokens per kept token. With J tokens judged and K kept before a segment that
-is expected to have L tokens, the answer is ahead of its budget, in attempts, by
-
-    lead = (B K - J) / L
-
-and the segment's threshold is that of the schedule, moved as a whole by
+The cost is judged tokens per kept token. Before each segment the answer is ahead of its budget by
+`lead` attempts (see `budgets`), and the segment's threshold is that of the schedule, moved as a
+whole by
 
     shift = 2 spread lead / B
 
 It is held while the segment is drawn, so that a segment follows the law of STARS at its
-threshold, under the cap
-
-    min(max_attempts, max(1, floor(lead + 2 B - 1)))
-
-that borrows less than one segment's budget. The shift is an integral controller: it rests where
-segments cost B in the mean. A prompt that cannot reach r_star stops spending on it after a
-segment, one that is past it raises its aim. L is the mean length of the attempts judged so far,
-at first the segment size, and never more than what is left.
+threshold, under the cap  min(max_attempts, max(1, floor(lead + 2 B - 1))). The shift is an
+integral controller: it rests where segments cost B in the mean. A prompt that cannot reach r_star
+stops spending on it after a segment, one that is past it raises its aim.
 
 A lead that is left at the end would be budget that bought nothing. The segment that may fill the
-answer (segment_size >= tokens left) therefore spends it: it is the best of
+answer (segment_size >= tokens left) therefore spends it: it is the best of the attempts left,
+floor(lead + B + u), u being uniform in [0, 1). An answer of full length so costs B whatever its
+rewards, unless `max_attempts` or the least of one attempt a segment stand in the way; one that
+ends before is off by its last lead.
 
-    min(max_attempts, max(1, floor(lead + B + u)))
-
-attempts, u being uniform in [0, 1) so that the rounding costs nothing in the mean. An answer of
-full length so costs B whatever its rewards, unless `max_attempts` or single attempts stand in
-the way; one that ends before is off by its last lead.
-
-It never stalls: m segments take at most  max(m, B (m + 1))  attempts where segments are equally
-long. Only judged attempts count, so that the width changes nothing; those drawn in parallel
-after a winner come on top. Nothing but the past of the answer is used.
+It never stalls: each segment is capped, and with them the answer. Only judged attempts count, so
+that the width changes nothing; those drawn in parallel after a winner come on top. Nothing but
+the past of the answer is used.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 
 from stars_local.core.methods.base import Context, Progress
+from stars_local.core.methods.budgets import attempts_allowed, attempts_left, lead_of
 from stars_local.core.methods.choosing import keep_best
 from stars_local.core.methods.stars import StarsParams, draw_segment
 from stars_local.core.requests import Score, Steps
@@ -49,7 +38,6 @@ from stars_local.core.widths import FixedWidth
 # cost before the last segment came to 0.7 of a budget of 3 at a step of half a spread, to 0.8
 # at one, to 0.9 at two.
 _STEP = 2.0
-_ROUNDING = -1  # the index of the number that rounds; attempts count from 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +64,7 @@ def adaptive(context: Context, params: StarsParams, budget: float, spread: float
     while progress.finish is None:
         lead = lead_of(progress, budget, size)
         if progress.n_left <= size:
-            wanted = math.floor(lead + budget + progress.uniform(_ROUNDING))
-            n = min(params.max_attempts, max(1, wanted))
+            n = min(params.max_attempts, attempts_left(progress, budget, lead))
             boundary = params.segmentation.boundary(progress.n_left)
             yield from keep_best(progress, boundary, n)
             continue
@@ -89,20 +76,6 @@ def adaptive(context: Context, params: StarsParams, budget: float, spread: float
         )
         yield from draw_segment(progress, moved, widths, initial.value)
     return progress.finish
-
-
-def lead_of(progress: Progress, budget: float, segment_size: int) -> float:
-    """Attempts at the coming segment that the budget of the kept tokens has left over."""
-    length = float(segment_size)
-    if progress.n_judged:
-        length = progress.n_judged_tokens / progress.n_judged
-    ahead = budget * progress.n_tokens - progress.n_judged_tokens
-    return ahead / min(length, progress.n_left)
-
-
-def attempts_allowed(budget: float, lead: float) -> int:
-    """The most attempts at a segment before the last one."""
-    return max(1, math.floor(lead + 2.0 * budget - 1.0))
 
 
 def _shifted(threshold: Threshold, shift: float) -> ShiftedThreshold:

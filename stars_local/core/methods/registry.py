@@ -29,6 +29,9 @@ from stars_local.core.thresholds import Schedule, Threshold, ThresholdFrom
 from stars_local.core.widths import WidthPolicy
 
 Method = Callable[[Context], Steps]
+_BUDGET = 3.0  # of adaptive, where none is given
+# what fields are read as whose default does not tell
+_KINDS: dict[str, Any] = {"boundary": BoundaryKind, "budget": float}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,8 @@ class MethodParams:
     boundary: None is the method's own. max_segment_tokens: the longest segment of cards. n:
     answers of best-of-n. k, k_schedule: of blockwise. price: of a token, in units of the reward,
     for stopping. spread: standard deviation of the rewards at one position, for stopping and
-    adaptive. budget: judged tokens per kept token wanted of adaptive.
+    adaptive. budget: judged tokens per kept token wanted of adaptive, None for its own, and of
+    stopping, None for a price.
     """
 
     segment_size: int = 32
@@ -61,7 +65,7 @@ class MethodParams:
     k_schedule: KSchedule = KSchedule.UNIFORM
     price: float = 0.005
     spread: float = 1.0
-    budget: float = 3.0
+    budget: float | None = None
 
     def threshold(self) -> Threshold:
         """The threshold these values describe."""
@@ -132,7 +136,8 @@ def _rejection(params: MethodParams, parts: Parts) -> Method:
 
 def _adaptive(params: MethodParams, parts: Parts) -> Method:
     made = _stars_params(params, parts)
-    return lambda context: adaptive(context, made, params.budget, params.spread)
+    budget = _BUDGET if params.budget is None else params.budget
+    return lambda context: adaptive(context, made, budget, params.spread)
 
 
 def _vanilla(params: MethodParams, parts: Parts) -> Method:
@@ -150,7 +155,8 @@ def _blockwise(params: MethodParams, parts: Parts) -> Method:
 
 
 def _stopping(params: MethodParams, parts: Parts) -> Method:
-    made = StoppingParams(params.price, params.spread, params.segmentation(), params.max_attempts)
+    cut, cap = params.segmentation(), params.max_attempts
+    made = StoppingParams(params.price, params.spread, cut, cap, params.budget)
     return lambda context: stopping(context, made)
 
 
@@ -182,7 +188,7 @@ METHODS: dict[str, MethodSpec] = {
     ),
     "stopping": MethodSpec(
         _stopping,
-        _CUT | {"price", "spread", "max_attempts"},
+        _CUT | {"price", "spread", "max_attempts", "budget"},
         True,
         False,
         "Attempts while they are worth their price.",
@@ -244,7 +250,7 @@ def with_overrides(params: MethodParams, overrides: Mapping[str, str]) -> Method
 
 
 def _read(key: str, text: str, example: object) -> Any:
-    kind: Any = type(example)
+    kind: Any = _KINDS.get(key, type(example))
     try:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
@@ -259,7 +265,7 @@ def check(params: MethodParams) -> None:
     at_least |= {"n": 1, "k": 1, "budget": 1, "price": 0, "max_segment_tokens": params.min_tokens}
     for key, least in at_least.items():
         value = getattr(params, key)
-        if not value >= least:
+        if value is not None and not value >= least:
             raise UsageError(f"{key} is {value}: give at least {least}")
     if not 0.0 <= params.alpha <= 1.0:
         raise UsageError(f"alpha is {params.alpha:g}: it lies between 0 and 1")

@@ -1,0 +1,171 @@
+"""Stopping against the optimum: its value beside that of dynamic programming, by enumeration."""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+import statistics
+from collections.abc import Callable
+
+import pytest
+
+from stars_local.core.doubles import EnumerableModel, TableReward
+from stars_local.core.methods import Segmentation
+from stars_local.core.methods.stopping import (
+    SpreadEstimate,
+    StoppingParams,
+    expected_improvement,
+    price_of_attempts,
+    stopping,
+)
+from tests.support.laws import answer
+
+NORMAL = statistics.NormalDist()
+LETTERS = "abcdefgh"
+# eight alike values with the mean 0 and the variance 1 of a normal distribution, nearly
+VALUES = tuple(NORMAL.inv_cdf((i + 0.5) / 8) * 1.07 for i in range(8))
+HORIZON = 8
+
+
+def optimal_value(price: float, values: tuple[float, ...]) -> float:
+    """The most that the best reward less the price of attempts can be in the mean, by dynamic
+    programming over (attempts, best so far): the distribution is known."""
+
+    @functools.cache
+    def value(n: int, best: float) -> float:
+        if n == HORIZON:
+            return best
+        further = statistics.fmean(value(n + 1, max(best, r)) for r in values) - price
+        return max(best, further)
+
+    return statistics.fmean(value(1, r) for r in values) - price
+
+
+def value_of_rule(
+    stops: Callable[[tuple[float, ...]], bool], price: float, values: tuple[float, ...]
+) -> tuple[float, float]:
+    """Mean of best less price, and of attempts, over every sequence of draws."""
+
+    @functools.cache
+    def value(seen: tuple[float, ...]) -> tuple[float, float]:
+        if len(seen) == HORIZON or stops(seen):
+            return max(seen), 0.0
+        onward = [value(tuple(sorted((*seen, r)))) for r in values]
+        gain = statistics.fmean(v for v, _ in onward) - price
+        return gain, 1.0 + statistics.fmean(n for _, n in onward)
+
+    first = [value((r,)) for r in values]
+    return (
+        statistics.fmean(v for v, _ in first) - price,
+        1.0 + statistics.fmean(n for _, n in first),
+    )
+
+
+def our_rule(price: float, spread: float) -> Callable[[tuple[float, ...]], bool]:
+    """The method's decision at the first position of an answer."""
+    estimate = SpreadEstimate(spread)
+    return lambda seen: expected_improvement(seen, estimate.value(seen)) < price
+
+
+@pytest.mark.parametrize("scale", [0.2, 3.0])
+@pytest.mark.parametrize("offset", [-4.0, 0.0, 10.0])
+@pytest.mark.parametrize("price", [0.02, 0.05, 0.1, 0.2, 0.4])
+def test_the_rule_lies_between_every_fixed_number_and_the_known_optimum(
+    price: float, offset: float, scale: float
+) -> None:
+    values = tuple(offset + scale * value for value in VALUES)
+    best = optimal_value(scale * price, values)
+    ours, _ = value_of_rule(our_rule(scale * price, scale), scale * price, values)
+    assert ours <= best + 1e-9
+    assert (best - ours) / scale < {0.02: 0.06, 0.05: 0.1, 0.1: 0.14, 0.2: 0.18, 0.4: 0.25}[price]
+    blocks = (
+        value_of_rule(lambda seen, k=k: len(seen) == k, scale * price, values)[0]  # type: ignore[misc]
+        for k in range(1, HORIZON + 1)
+    )
+    assert ours > max(blocks), "no fixed number of attempts does better"
+
+
+@pytest.mark.parametrize("price", [0.05, 0.1, 0.2, 0.4])
+def test_looking_one_attempt_ahead_is_optimal_where_the_distribution_is_known(
+    price: float,
+) -> None:
+    def one_ahead(seen: tuple[float, ...]) -> bool:
+        return statistics.fmean(max(0.0, r - max(seen)) for r in VALUES) <= price
+
+    ours, _ = value_of_rule(one_ahead, price, VALUES)
+    assert ours == pytest.approx(optimal_value(price, VALUES))
+
+
+@pytest.mark.parametrize("price", [0.05, 0.1, 0.2])
+def test_the_method_earns_the_value_of_its_rule(price: float) -> None:
+    """One-token segments: a token is an attempt, and the price of a token that of an attempt."""
+    model = EnumerableModel(LETTERS, lambda _: (*([1 / 8] * 8), 0.0))
+    reward = TableReward(lambda text: VALUES[LETTERS.index(text)] if text else 0.0)
+    params = StoppingParams(price, 1.0, Segmentation(1), HORIZON)
+    wanted, attempts = value_of_rule(our_rule(price, 1.0), price, VALUES)
+    earned, spent = [], []
+    for i in range(3000):
+        (segment,) = answer(
+            model, reward, lambda c: stopping(c, params), prompt_id=f"p{i}", max_new_tokens=1
+        ).segments
+        assert segment.reward is not None
+        earned.append(segment.reward - price * segment.n_attempts)
+        spent.append(float(segment.n_attempts))
+    for found, exact in ((earned, wanted), (spent, attempts)):
+        error = statistics.stdev(found) / math.sqrt(len(found))
+        assert abs(statistics.fmean(found) - exact) < 4 * error
+
+
+@pytest.mark.parametrize("attempts", [1.5, 2.0, 4.0, 12.0])
+@pytest.mark.parametrize("spread", [0.1, 2.0])
+def test_the_price_of_attempts_is_the_gain_above_their_quantile(
+    attempts: float, spread: float
+) -> None:
+    level = NORMAL.inv_cdf(1 - 1 / attempts)
+    step = 1e-3
+    grid = (level + (i + 0.5) * step for i in range(10_000))
+    gain = sum((z - level) * NORMAL.pdf(z) * step for z in grid)
+    assert price_of_attempts(attempts, spread) == pytest.approx(spread * gain, abs=1e-5)
+
+
+def test_where_there_is_one_attempt_none_more_is_worth_its_price() -> None:
+    assert price_of_attempts(1.0, 1.0) == price_of_attempts(-3.0, 1.0) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("budget", "n_segments", "end", "known"),
+    [
+        (3.0, 4, 0.0, 1.0),
+        (5.0, 8, 0.02, 1.0),
+        (2.5, 4, 0.02, 3.0),
+        (4.0, 6, 0.0, 0.3),
+        (1.0, 4, 0.0, 1),
+    ],
+)
+def test_a_budget_is_met_over_two_hundred_answers(
+    budget: float, n_segments: int, end: float, known: float
+) -> None:
+    """known: the spread that the method is told, in true ones."""
+    rng = random.Random(2)
+    model = EnumerableModel(LETTERS, lambda _: (*([(1 - end) / 8] * 8), end))
+    params = StoppingParams(99.0, known * 1.5, Segmentation(3), 20, budget)
+    n_decoded = n_kept = 0
+    for i in range(200):
+        offset = rng.gauss(0.0, 3.0)
+
+        def value(text: str, offset: float = offset) -> float:
+            noise = sum(VALUES[LETTERS.index(char)] for char in text)
+            return offset + 1.5 * noise / math.sqrt(max(1, len(text))) + len(text) / 6
+
+        result = answer(
+            model,
+            TableReward(value),
+            lambda c: stopping(c, params),
+            prompt_id=str(i),
+            max_new_tokens=3 * n_segments,
+        )
+        attempts = [s.n_attempts for s in result.segments]
+        assert max(attempts) <= 20
+        n_decoded, n_kept = n_decoded + result.n_decoded_tokens, n_kept + result.n_kept_tokens
+    assert n_decoded / n_kept == pytest.approx(budget, rel=0.05)
