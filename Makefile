@@ -4,10 +4,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$p && break; done)
 ACCEL ?= auto
 VENV := .venv
+SOAK_MODEL = $(CURDIR)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 BIN := $(VENV)/bin
 INSTALL = "$(PYTHON)" scripts/install.py --accel $(ACCEL)
 
-.PHONY: chat demo test check bench fuzz install dev format clean
+.PHONY: chat demo test check bench fuzz soak install dev format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,6 +45,13 @@ test: dev
 
 fuzz: dev
 	@STARS_LOCAL_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/fuzz
+
+soak: dev
+	@$(BIN)/stars-local models pull --quiet
+	@STARS_LOCAL_KILLS=50 $(BIN)/python -m pytest tests/faults/test_kills.py
+	@STARS_LOCAL_SOAK_TURNS=500 $(BIN)/python -m pytest tests/faults/test_soak.py
+	@STARS_LOCAL_SOAK_TURNS=500 STARS_LOCAL_SOAK_MODEL=$(SOAK_MODEL) \
+		$(BIN)/python -m pytest tests/faults/test_soak.py
 
 bench: install
 	@$(BIN)/stars-local models pull --quiet
