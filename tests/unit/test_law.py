@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from stars_local.core.acceptance import TiltRule
-from stars_local.core.boundaries import Boundary
-from stars_local.core.doubles import TableReward
+from stars_local.core.boundaries import Boundary, BoundaryKind
+from stars_local.core.doubles import EnumerableModel, TableReward
 from stars_local.core.events import Judged
 from stars_local.core.methods import Context, Force, Segmentation, StarsParams, stars, vanilla
 from stars_local.core.methods.base import Progress
+from stars_local.core.methods.registry import MethodParams, build
 from stars_local.core.records import Outcome, Prompt, Segment
 from stars_local.core.requests import Propose, Request, Score, Steps
 from stars_local.core.thresholds import Schedule, Threshold
@@ -222,3 +223,64 @@ def test_the_test_of_the_law_catches_a_biased_winner() -> None:
     p = params(1.0, 1.5, 0.9, max_attempts=5)
     kept = first_segments(lambda c: best_of_the_accepted(c, p), 8)
     assert g_test(Counter(map(ids_of, kept)), dict(law_of(p).accepted)) < ALARM
+
+
+def test_a_threshold_taken_at_the_start_is_the_same_for_every_length() -> None:
+    """The law of `tau_at_start`: by hand, tau is tau_0 for all first segments."""
+    p = params(0.3, 1.2, 0.5, max_attempts=5, tau_at_start=True)
+    model, reward = letters_model(), letters_reward()
+    tau_0 = p.threshold.at(0, 0.0)
+    law = first_segment_law(model, reward, Threshold(tau_0, 1.0, 1), 0.3, Boundary(SIZE), 5)
+    kept = first_segments(lambda c: stars(c, p), 3)
+    accepted = [s for s in kept if s.outcome is Outcome.ACCEPTED]
+    assert {s.threshold for s in kept} == {tau_0}
+    assert g_test(Counter(map(ids_of, accepted)), dict(law.accepted)) > ALARM
+    assert g_test(Counter(s.n_attempts for s in kept), dict(law.attempts())) > ALARM
+    assert law.z != pytest.approx(law_of(p).z, abs=0.01), "the case must tell start from end"
+
+
+def test_cards_follows_the_law_of_segments_cut_before_uncertain_tokens() -> None:
+    made = MethodParams(
+        max_attempts=4,
+        alpha=0.5,
+        beta=0.3,
+        reward_threshold=1.2,
+        max_new_tokens=MAX_NEW,
+        min_tokens=1,
+        max_segment_tokens=4,
+        entropy_threshold=1.15,
+    )
+    boundary = Boundary(4, BoundaryKind.ENTROPY, 1, 1.15)
+    law = first_segment_law(letters_model(), letters_reward(), made.threshold(), 0.3, boundary, 4)
+    assert len({len(ids) for ids in law.proposal}) > 2, "lengths must differ"
+    kept = first_segments(build("cards", made), 3)
+    accepted = [s for s in kept if s.outcome is Outcome.ACCEPTED]
+    assert g_test(Counter(map(ids_of, accepted)), dict(law.accepted)) > ALARM
+    assert g_test(Counter(s.n_attempts for s in kept), dict(law.attempts())) > ALARM
+
+
+def test_sentence_segments_and_plain_sampling_follow_their_laws() -> None:
+    model = EnumerableModel("a.b", lambda ids: (0.4, 0.3, 0.25, 0.05))
+    reward = TableReward(lambda text: text.count("a") - 0.5 * len(text))
+    boundary = Boundary(4, BoundaryKind.SENTENCE, 2)
+    cut = Segmentation(4, BoundaryKind.SENTENCE, 2)
+    threshold = Threshold(0.3, 0.5, 12)
+    p = StarsParams(threshold, TiltRule(0.4), cut, 4)
+    law = first_segment_law(model, reward, threshold, 0.4, boundary, 4)
+
+    def texts(expected: dict[tuple[int, ...], float]) -> dict[object, float]:
+        found: Counter[object] = Counter()
+        for ids, share in expected.items():
+            found[model.text(ids), len(ids)] += share  # type: ignore[assignment]
+        return dict(found)
+
+    for method, expected in (
+        (lambda c: stars(c, p), law.accepted),
+        (lambda c: vanilla(c, cut), law.proposal),
+    ):
+        kept = [
+            answer(model, reward, method, prompt_id=f"p{i}", max_new_tokens=12).segments[0]
+            for i in range(1500)
+        ]
+        seen = Counter((s.text, s.n_tokens) for s in kept if s.outcome is Outcome.ACCEPTED)
+        assert g_test(seen, texts(expected)) > ALARM

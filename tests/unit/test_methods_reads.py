@@ -45,6 +45,7 @@ OTHER: dict[str, Any] = {
     "schedule": Schedule.FIXED,
     "force": Force.LAST,
     "ended_at_r_star": True,
+    "tau_at_start": True,
     "threshold_from": ThresholdFrom.PROMPT,
     "boundary": BoundaryKind.ENTROPY,
     "min_tokens": 3,

@@ -54,6 +54,7 @@ class MethodParams:
     schedule: Schedule = Schedule.RAMP
     force: Force = Force.BEST
     ended_at_r_star: bool = False
+    tau_at_start: bool = False
     threshold_from: ThresholdFrom = ThresholdFrom.ZERO
     boundary: BoundaryKind | None = None
     min_tokens: int = 4
@@ -117,6 +118,7 @@ def _stars_params(params: MethodParams, parts: Parts) -> StarsParams:
         params.max_attempts,
         params.force,
         parts.widths,
+        tau_at_start=params.tau_at_start,
     )
 
 
@@ -164,7 +166,7 @@ def _stopping(params: MethodParams, parts: Parts) -> Method:
 _WHOLE = frozenset({"segment_size", "max_new_tokens"})
 _CUT = _WHOLE | {"boundary", "min_tokens", "entropy_threshold"}
 _TARGET = frozenset({"alpha", "beta", "reward_threshold", "schedule", "quantiles"})
-_JUDGED = _TARGET | {"threshold_from", "ended_at_r_star", "max_attempts", "force"}
+_JUDGED = _TARGET | {"threshold_from", "ended_at_r_star", "tau_at_start", "max_attempts", "force"}
 
 METHODS: dict[str, MethodSpec] = {
     "stars": MethodSpec(_stars, _CUT | _JUDGED, True, True, "Rejection sampling of segments."),

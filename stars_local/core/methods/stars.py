@@ -45,7 +45,8 @@ class Force(StrEnum):
 @dataclass(frozen=True, slots=True)
 class StarsParams:
     """The switches of STARS. `max_attempts` >= 1. keep_at_halt: an answer that must end keeps
-    the best attempt at its unfinished segment, which otherwise is dropped."""
+    the best attempt at its unfinished segment, which otherwise is dropped. tau_at_start: the
+    threshold is taken where the segment begins, not where it ends."""
 
     threshold: Threshold
     rule: AcceptanceRule
@@ -54,6 +55,7 @@ class StarsParams:
     force: Force = Force.BEST
     widths: WidthPolicy | None = None
     keep_at_halt: bool = False
+    tau_at_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def _judge(
     reward = yield from progress.reward_of(proposals, offset)
     proposal = proposals[offset]
     threshold = params.threshold.at(
-        progress.n_tokens + proposal.n_tokens,
+        progress.n_tokens + (0 if params.tau_at_start else proposal.n_tokens),
         initial,
         segment=progress.n_segments,
         ended=progress.ends(proposal),
