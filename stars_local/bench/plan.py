@@ -45,7 +45,7 @@ class Sizes:
     cohort: int = 16
 
 
-QUICK_SIZES = Sizes(quants=("Q4_0",), widths=(1, 8, 32), policies=(1, 4), rates=(1, 4), n_answer=64)
+QUICK_SIZES = Sizes(quants=("Q4_0",), widths=(1, 8, 32), policies=(1, 4), rates=(4,), n_answer=64)
 
 
 @dataclass(frozen=True, slots=True)
