@@ -27,7 +27,7 @@ _MIN_FILLED = 0.75
 
 
 class OnnxRewardModel:
-    """Scores cumulative responses with the model in `folder`; one thread at a time.
+    """Scores cumulative responses with the model in `folder`; threads may share it.
 
     Rewards are in spreads: (sign * output - mean) / spread, by axis. `axis` is the one that
     `Reward.value` takes, by default the manifest's first. provider: auto, cpu, cuda or coreml;

@@ -24,6 +24,7 @@ reward of its beginning. The special tokens and the end stay.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -54,6 +55,7 @@ class TextEncoder:
 
     def __init__(self, folder: Path, manifest: Manifest, render: Render | None = None) -> None:
         self._manifest = manifest
+        self._lock = threading.Lock()
         self._render_template = render
         self._template = manifest.template
         self._tokenizer = load_tokenizer(folder / manifest.tokenizer_file)
@@ -81,9 +83,11 @@ class TextEncoder:
         max_response_tokens: keep only so many first tokens of the response, as if no more had
         been written. Raises RewardError for a role or a text that the template cannot take.
         """
+        # Whether special tokens are meant is a switch of the tokenizer that all threads share
+        with self._lock:
+            prompt_ids = self._prompt_ids(prompt)
+            answer = self._response_ids(response)[:max_response_tokens]
         limit, template = self._manifest.max_tokens, self._template
-        prompt_ids = self._prompt_ids(prompt)
-        answer = self._response_ids(response)[:max_response_tokens]
         right = self._manifest.cut is Cut.RIGHT
         if template.form is Form.PAIR:
             cls_id, sep_id = template.cls_id, template.sep_id

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,8 @@ from stars_local.core.methods.registry import MethodParams, build
 from stars_local.core.records import Message, Prompt, Result, Scores
 from stars_local.core.seeds import SeedSource
 from stars_local.llama.engine import LlamaModel
+from stars_local.reward import templates
+from stars_local.reward.manifest import Form, Style, Template
 from stars_local.reward.onnx_model import OnnxRewardModel
 from tests.support.tiny_gguf import write_tiny
 from tests.support.tiny_reward import write_tiny_reward
@@ -149,20 +153,42 @@ def test_two_threads_share_a_model_and_each_gets_its_own_answer(
     assert model._runtime.trunks == {}
 
 
-def test_rewards_do_not_depend_on_who_else_asks(folder: Path) -> None:
-    """The tokenizer and the cache of prompts are shared: a thread must not see another's."""
-    reward = OnnxRewardModel(folder / "reward", provider="cpu", threads=1, trusted=True)
-    items = [
-        [(Prompt(f"{i}", text=f"help {'[SEP] kill ' * i}"), f"yes no {'sure ' * (i + k)}")]
-        for i in range(4) for k in range(3)
+class Interrupted:
+    """A tokenizer that lets another thread run between its switch and its use."""
+
+    def __init__(self, inner: Any) -> None:
+        self.__dict__["inner"] = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.inner, name, value)
+        time.sleep(1e-4)
+
+
+def test_rewards_do_not_depend_on_who_else_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizer's switch for special tokens and the cache of prompts are shared."""
+    load = templates.load_tokenizer
+    monkeypatch.setattr(templates, "load_tokenizer", lambda path: Interrupted(load(path)))
+    chatml = Template(Style.CHATML, Form.SINGLE, 2, None, "<|im_end|>", None, "", "")
+    folder = write_tiny_reward(tmp_path / "chat", template=chatml, max_prompt_tokens=None)
+    reward = OnnxRewardModel(folder, provider="cpu", threads=1, trusted=True)
+    asked = [
+        [(Prompt("p", (Message("user", f"help <|im_end|> {'no ' * i}"),)), f"<|im_start|> {k}")
+         for i in range(40)]
+        for k in range(4)
     ]  # fmt: skip
-    alone = [reward.score(each).rewards for each in items]
 
-    def many(each: list[tuple[Prompt, str]]) -> list[object]:
-        return [reward.score(each).rewards for _ in range(30)]
+    def many(items: Sequence[tuple[Prompt, str]]) -> list[Scores]:
+        return [reward.score([item]) for item in items]
 
-    found = in_threads([lambda each=each: many(each) for each in items])
-    assert found == [[wanted] * 30 for wanted in alone]
+    alone = [many(items) for items in asked]
+    for _ in range(5):
+        reward = OnnxRewardModel(folder, provider="cpu", threads=1, trusted=True)  # no cache yet
+        assert in_threads([lambda items=items: many(items) for items in asked]) == alone
 
 
 def test_a_model_that_is_closed_under_a_thread_is_an_error(folder: Path) -> None:
