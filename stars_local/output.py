@@ -12,7 +12,8 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from stars_local.core.records import Attempt, ModelInfo, Result, RewardInfo, Segment
+from stars_local.core.plain import plain_attempt, plain_segment
+from stars_local.core.records import Attempt, ModelInfo, Result, RewardInfo
 
 SCHEMA = 1
 _PACKAGES = ("stars-local", "llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "tokenizers")
@@ -31,7 +32,7 @@ def result_object(
         "method": result.method,
         "text": result.text,
         "finish_reason": result.finish_reason.value,
-        "segments": [_segment_object(segment) for segment in result.segments],
+        "segments": [plain_segment(segment) for segment in result.segments],
         "n_prompt_tokens": result.n_prompt_tokens,
         "n_kept_tokens": result.n_kept_tokens,
         "n_rejected_tokens": result.n_rejected_tokens,
@@ -64,33 +65,7 @@ def attempt_object(attempt: Attempt) -> dict[str, Any]:
 
     An attempt that is forced in the end has two lines, rejected and then forced.
     """
-    return {
-        "event": "attempt",
-        "segment": attempt.segment,
-        "index": attempt.index,
-        "text": attempt.text,
-        "n_tokens": attempt.n_tokens,
-        "outcome": attempt.outcome.value,
-        "reward": _finite(attempt.reward),
-        "threshold": _finite(attempt.threshold),
-        "probability": _finite(attempt.probability),
-        "axes": {axis: _finite(value) for axis, value in attempt.axes.items()},
-        "passed": attempt.passed,
-        "end": attempt.end.value,
-    }
-
-
-def _segment_object(segment: Segment) -> dict[str, Any]:
-    return {
-        "index": segment.index,
-        "text": segment.text,
-        "n_tokens": segment.n_tokens,
-        "reward": _finite(segment.reward),
-        "threshold": _finite(segment.threshold),
-        "probability": _finite(segment.probability),
-        "n_attempts": segment.n_attempts,
-        "outcome": segment.outcome.value,
-    }
+    return {"event": "attempt", **plain_attempt(attempt)}
 
 
 def to_line(found: Mapping[str, Any]) -> str:
@@ -109,10 +84,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _recorded(value: object) -> object:

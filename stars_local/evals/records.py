@@ -8,7 +8,6 @@ the file) and run again whole. All but `elapsed_s` depends on the manifest alone
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,8 @@ from typing import Any
 
 from stars_local.core import files
 from stars_local.core.errors import DataError, UsageError
-from stars_local.core.records import Attempt, Result, Segment
+from stars_local.core.plain import finite, plain_attempt, plain_segment
+from stars_local.core.records import Attempt, Result
 
 SCHEMA = 1
 RESULTS, MANIFEST, SUMMARY = "results.jsonl", "manifest.json", "summary.json"
@@ -40,8 +40,8 @@ def answer_line(
         "method": result.method,
         "text": result.text,
         "finish_reason": result.finish_reason.value,
-        "rewards": {name: _finite(value) for name, value in rewards.items()},
-        "initial_reward": _finite(result.initial_reward),
+        "rewards": {name: finite(value) for name, value in rewards.items()},
+        "initial_reward": finite(result.initial_reward),
         "n_prompt_tokens": result.n_prompt_tokens,
         "n_kept_tokens": result.n_kept_tokens,
         "n_rejected_tokens": result.n_rejected_tokens,
@@ -52,33 +52,8 @@ def answer_line(
         "n_rm_tokens": result.n_rm_tokens,
         "seed": result.seed,
         "elapsed_s": round(result.elapsed_s, 6),
-        "segments": [_segment(segment) for segment in result.segments],
-        "attempts": [_attempt(attempt) for attempt in attempts],
-    }
-
-
-def _segment(segment: Segment) -> Line:
-    return {
-        "index": segment.index,
-        "n_tokens": segment.n_tokens,
-        "reward": _finite(segment.reward),
-        "threshold": _finite(segment.threshold),
-        "n_attempts": segment.n_attempts,
-        "outcome": segment.outcome.value,
-    }
-
-
-def _attempt(attempt: Attempt) -> Line:
-    return {
-        "segment": attempt.segment,
-        "index": attempt.index,
-        "text": attempt.text,
-        "n_tokens": attempt.n_tokens,
-        "outcome": attempt.outcome.value,
-        "reward": _finite(attempt.reward),
-        "threshold": _finite(attempt.threshold),
-        "probability": _finite(attempt.probability),
-        "end": attempt.end.value,
+        "segments": [plain_segment(segment) for segment in result.segments],
+        "attempts": [plain_attempt(attempt) for attempt in attempts],
     }
 
 
@@ -193,7 +168,3 @@ def _ends_whole(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read() == b"\n"
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
