@@ -96,7 +96,7 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(first), int(second))
 
 
-def run(plan: Plan, folder: Path, shard: Shard | None = None) -> Iterator[Line]:
+def run(plan: Plan, folder: Path, shard: Shard | None = None) -> Generator[Line, None, None]:
     """Draw every answer that is missing; yields each line when it is on disk.
 
     Lines of an earlier start come first. Raises UsageError if the folder holds another run.

@@ -14,7 +14,7 @@ from stars_local.evals.records import RESULTS, read_lines, to_text
 from stars_local.evals.report import write_report
 from stars_local.evals.runner import run
 from stars_local.evals.summary import summarise
-from tests.unit.test_evals_runner import plan
+from tests.support.toy_runs import plan
 
 
 @pytest.fixture(scope="module")
