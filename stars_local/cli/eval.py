@@ -1,5 +1,5 @@
 """`stars-local eval`: methods side by side over a set of prompts; `sweep` varies one method's
-parameters; `eval-merge` joins shards."""
+parameters; `eval merge` joins shards."""
 
 from __future__ import annotations
 
@@ -82,6 +82,7 @@ def evaluate(
 
     A run that was stopped, in whatever way, goes on with the same command. The numbers stand in
     summary.json of the folder; `stars-local report` makes a page of them.
+    `stars-local eval merge` joins shards.
     """
     request = _Request(
         prompts, out, judge or (), limit, sample_seed, cohort, shard, prefill, suffix

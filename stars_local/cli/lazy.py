@@ -62,7 +62,10 @@ class SectionedCommand(TyperCommand):
 
 
 class LazyGroup(TyperGroup):
-    """The root group. Subclasses fill `targets`, in the order of the help page."""
+    """The root group. Subclasses fill `targets`, in the order of the help page.
+
+    A name of two words, `eval merge`, is a command below another that takes no arguments.
+    """
 
     targets: ClassVar[dict[str, Target]]
     debug = False
@@ -84,6 +87,8 @@ class LazyGroup(TyperGroup):
         """Import the command that is called; a wrong name is answered with the nearest."""
         self.commands = dict.fromkeys(self.list_commands(ctx), TyperCommand(None))
         name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and rest and f"{name} {rest[0]}" in self.targets:
+            name, rest = f"{name} {rest[0]}", rest[1:]
         if name is not None and command is not None:
             command = load_command(name, self.targets[name])
         return name, command, rest

@@ -1,4 +1,4 @@
-"""`eval`, `sweep`, `eval-merge` and `report` over the doubles."""
+"""`eval`, `sweep`, `eval merge` and `report` over the doubles."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_shards_are_merged_and_reported(prompts: Path, tmp_path: Path) -> None:
     for i in (1, 2):
         assert run("eval", prompts, tmp_path / f"{i}", "--shard", f"{i}/2").exit_code == 0
     folders = [str(tmp_path / name) for name in ("all", "1", "2")]
-    merged = CliRunner().invoke(app, ["eval-merge", *folders])
+    merged = CliRunner().invoke(app, ["eval", "merge", *folders])
     assert merged.exit_code == 0, merged.stderr
     assert len(answers(tmp_path / "all")) == 10
     made = CliRunner().invoke(app, ["report", folders[0]])
