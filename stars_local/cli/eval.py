@@ -37,6 +37,9 @@ SampleSeed = Annotated[
     int | None, typer.Option(help="Take a random sample of the prompts, not the first.")
 ]
 Cohort = Annotated[int, typer.Option(help="Prompts drawn together.", min=1, max=80)]
+Margin = Annotated[
+    float, typer.Option(help="Rewards that differ by no more are a tie, by every judge.", min=0.0)
+]
 ShardOf = Annotated[str, typer.Option(metavar="I/N", help="This process's part.")]
 
 
@@ -51,6 +54,7 @@ class _Request:
     sample_seed: int | None
     cohort: int
     shard: str
+    margin: float
     prefill: str = ""
     suffix: str = ""
 
@@ -72,6 +76,7 @@ def evaluate(
     sample_seed: SampleSeed = None,
     cohort: Cohort = 8,
     shard: ShardOf = "1/1",
+    margin: Margin = 0.0,
     prefill: Annotated[str, typer.Option(help="What every response is forced to begin with.")] = "",
     suffix: Annotated[str, typer.Option(help="Appended to every prompt.")] = "",
     export_pairs: Annotated[
@@ -85,7 +90,7 @@ def evaluate(
     `stars-local eval merge` joins shards.
     """
     request = _Request(
-        prompts, out, judge or (), limit, sample_seed, cohort, shard, prefill, suffix
+        prompts, out, judge or (), limit, sample_seed, cohort, shard, margin, prefill, suffix
     )
     lines, found = _evaluate(configured, method or DEFAULT_METHODS, request)
     if export_pairs is not None:
@@ -111,6 +116,7 @@ def sweep(
     sample_seed: SampleSeed = None,
     cohort: Cohort = 8,
     shard: ShardOf = "1/1",
+    margin: Margin = 0.0,
 ) -> None:
     """Vary the parameters of --method, one at a time, and compare like `eval`."""
     from stars_local.evals.sweep import FACTORS, parse_factor, sweep_arms
@@ -120,7 +126,7 @@ def sweep(
     _evaluate(
         configured,
         methods,
-        _Request(prompts, out, judge or (), limit, sample_seed, cohort, shard),
+        _Request(prompts, out, judge or (), limit, sample_seed, cohort, shard, margin),
     )
 
 
@@ -159,7 +165,7 @@ def _evaluate(
         }
         judges = dict(map(_open_judge, request.judges))
         plan = arms.make_plan(made, found.prompts, steering, judges, request.cohort, about)
-        return _run(plan, request.out, part, found), found
+        return _run(plan, request.out, part, found, request.margin), found
     finally:
         opened.close()
 
@@ -174,7 +180,7 @@ def _open_judge(text: str) -> tuple[str, RewardModel]:
     return model.info.name, model
 
 
-def _run(plan: Plan, out: Path, shard: Shard, found: PromptSet) -> list[Line]:
+def _run(plan: Plan, out: Path, shard: Shard, found: PromptSet, margin: float) -> list[Line]:
     """Draw what is missing, show how long is left by arm, and write the summary."""
     from stars_local.cli.progress import stages
     from stars_local.evals.records import SUMMARY, write_atomically
@@ -194,7 +200,7 @@ def _run(plan: Plan, out: Path, shard: Shard, found: PromptSet) -> list[Line]:
             lines.append(line)
             done[line["arm"]] += 1
             advance(line["arm"], done[line["arm"]], total)
-    summary = summarise(lines, found.labels)
+    summary = summarise(lines, found.labels, margin=margin)
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     _show(summary)
     return lines

@@ -30,12 +30,12 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """One arm against another over shared prompts. win, tie and loss are shares that add up to
-    1; win_rate counts ties half; difference is the mean of first minus second."""
+    """One arm against another over shared prompts. win, tie and loss are shares whose values
+    add up to 1; win_rate counts ties half; difference is the mean of first minus second."""
 
-    win: float
-    tie: float
-    loss: float
+    win: Estimate
+    tie: Estimate
+    loss: Estimate
     win_rate: Estimate
     difference: Estimate
 
@@ -83,15 +83,20 @@ def duel(first: Mapping[str, float], second: Mapping[str, float], *, margin: flo
     """
     shared = sorted(set(first) & set(second))
     differences = [first[key] - second[key] for key in shared]
-    points = [1.0 if d > margin else 0.0 if d < -margin else 0.5 for d in differences]
-    n = max(1, len(points))
+    points = [_point(each, margin) for each in differences]
+    win, tie, loss = (mean([float(point == kind) for point in points]) for kind in (1.0, 0.5, 0.0))
     return Duel(
-        points.count(1.0) / n,
-        points.count(0.5) / n,
-        points.count(0.0) / n,
+        win,
+        tie,
+        loss,
         mean(points),
         mean(differences),
     )
+
+
+def _point(difference: float, margin: float) -> float:
+    """1 for a win, 1/2 for a tie, 0 for a loss."""
+    return 1.0 if difference > margin else 0.0 if difference < -margin else 0.5
 
 
 def length_controlled_win_rate(
@@ -99,6 +104,8 @@ def length_controlled_win_rate(
     second: Mapping[str, float],
     first_lengths: Mapping[str, float],
     second_lengths: Mapping[str, float],
+    *,
+    margin: float = 0.0,
 ) -> Estimate:
     """The win rate that answers of equal length would have.
 
@@ -109,7 +116,7 @@ def length_controlled_win_rate(
     shared = sorted(set(first) & set(second))
     rows = [
         (
-            0.5 + 0.5 * np.sign(first[key] - second[key]),
+            _point(first[key] - second[key], margin),
             first_lengths[key] - second_lengths[key],
         )
         for key in shared

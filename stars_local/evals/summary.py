@@ -30,9 +30,15 @@ _COUNTS = (
 
 
 def summarise(
-    lines: Sequence[Line], labels: Mapping[str, Mapping[str, str]] | None = None
+    lines: Sequence[Line],
+    labels: Mapping[str, Mapping[str, str]] | None = None,
+    *,
+    margin: float = 0.0,
 ) -> dict[str, Any]:
-    """The summary of all answers. labels: what the prompt file says of a prompt, by its id."""
+    """The summary of all answers. labels: what the prompt file says of a prompt, by its id.
+
+    margin: rewards that differ by no more than this are a tie, by every judge.
+    """
     by_arm: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         by_arm[line["arm"]].append(line)
@@ -41,7 +47,7 @@ def summarise(
     return {
         "arms": {arm: _arm(answers, labels or {}) for arm, answers in by_arm.items()},
         "pairs": [
-            _pair(first, second, judge, by_arm)
+            _pair(first, second, judge, by_arm, margin)
             for second, first in itertools.combinations(by_arm, 2)
             for judge in _judges(lines)
         ],
@@ -139,7 +145,7 @@ def _by_segment(answers: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _pair(
-    first: str, second: str, judge: str, by_arm: Mapping[str, Sequence[Line]]
+    first: str, second: str, judge: str, by_arm: Mapping[str, Sequence[Line]], margin: float
 ) -> dict[str, Any]:
     def values(arm: str) -> dict[str, float]:
         found = {line["prompt_id"]: line["rewards"].get(judge) for line in by_arm[arm]}
@@ -149,15 +155,22 @@ def _pair(
         return {line["prompt_id"]: float(len(line["text"])) for line in by_arm[arm]}
 
     mine, theirs = values(first), values(second)
-    duel = metrics.duel(mine, theirs)
-    controlled = metrics.length_controlled_win_rate(mine, theirs, lengths(first), lengths(second))
+    duel = metrics.duel(mine, theirs, margin=margin)
+    controlled = metrics.length_controlled_win_rate(
+        mine, theirs, lengths(first), lengths(second), margin=margin
+    )
     return {
         "first": first,
         "second": second,
         "judge": judge,
-        "win": duel.win,
-        "tie": duel.tie,
-        "loss": duel.loss,
+        "margin": margin,
+        "win": _finite(duel.win.value),
+        "tie": _finite(duel.tie.value),
+        "loss": _finite(duel.loss.value),
+        "intervals": {
+            name: [_finite(each.low), _finite(each.high)]
+            for name, each in (("win", duel.win), ("tie", duel.tie), ("loss", duel.loss))
+        },
         "win_rate": _plain(duel.win_rate),
         "difference": _plain(duel.difference),
         "length_controlled_win_rate": _plain(controlled),

@@ -69,6 +69,13 @@ def test_a_prefill_begins_every_answer(prompts: Path, tmp_path: Path) -> None:
     assert all(line["text"].startswith("Sure, ") for line in answers(tmp_path / "run"))
 
 
+def test_a_wide_margin_makes_every_answer_a_tie(prompts: Path, tmp_path: Path) -> None:
+    assert run("eval", prompts, tmp_path / "run", "--margin", "1000").exit_code == 0
+    (pair,) = json.loads((tmp_path / "run" / "summary.json").read_text())["pairs"]
+    assert (pair["win"], pair["tie"], pair["loss"], pair["margin"]) == (0, 1, 0, 1000)
+    assert pair["intervals"]["tie"] == [1, 1]
+
+
 def test_a_sweep_varies_one_thing_at_a_time(prompts: Path, tmp_path: Path) -> None:
     result = run(
         "sweep", prompts, tmp_path / "run", "--vary", "max_attempts=1,4", "--vary", "alpha=0"

@@ -32,12 +32,24 @@ def test_a_duel_is_a_zero_sum_game(
     if not set(first) & set(second):
         return
     there, back = duel(first, second, margin=margin), duel(second, first, margin=margin)
-    assert there.win + there.tie + there.loss == pytest.approx(1)
-    assert (there.win, there.loss) == (back.loss, back.win)
-    assert there.win_rate.value == pytest.approx(there.win + there.tie / 2)
+    shares = (there.win, there.tie, there.loss)
+    assert sum(share.value for share in shares) == pytest.approx(1)
+    assert all(0 <= share.low <= share.value <= share.high <= 1 for share in shares)
+    assert (there.win, there.tie, there.loss) == (back.loss, back.tie, back.win)
+    assert there.win_rate.value == pytest.approx(there.win.value + there.tie.value / 2)
     assert there.win_rate.value + back.win_rate.value == pytest.approx(1)
     assert there.difference.value == pytest.approx(-back.difference.value)
     assert there.win_rate.low <= there.win_rate.value <= there.win_rate.high
+
+
+def test_a_margin_makes_ties_with_and_without_length_control() -> None:
+    first, second = {"a": 1.0, "b": 0.0, "c": 3.0}, {"a": 0.5, "b": 0.5, "c": 1.0}
+    even = dict.fromkeys("abc", 10.0)
+    found = duel(first, second, margin=0.5)
+    assert (found.win.value, found.tie.value) == pytest.approx((1 / 3, 2 / 3))
+    controlled = length_controlled_win_rate(first, second, even, even, margin=0.5)
+    assert controlled.value == pytest.approx(found.win_rate.value)
+    assert duel(first, second).tie.value == 0
 
 
 def test_intervals_cover_as_often_as_they_say() -> None:
