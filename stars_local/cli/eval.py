@@ -107,7 +107,7 @@ def sweep(
         typer.Option(
             metavar="NAME=VALUE,...",
             help="A parameter and its values; as often as wanted. Default: segment size, "
-            "schedule, alpha, beta.",
+            "schedule, alpha, beta, and a given reward threshold.",
         ),
     ] = None,
     grid: Annotated[bool, typer.Option(help="All combinations, not one at a time.")] = False,
@@ -119,10 +119,12 @@ def sweep(
     margin: Margin = 0.0,
 ) -> None:
     """Vary the parameters of --method, one at a time, and compare like `eval`."""
-    from stars_local.evals.sweep import FACTORS, parse_factor, sweep_arms
+    from stars_local.evals.sweep import default_factors, parse_factor, sweep_arms
 
-    factors = dict(map(parse_factor, vary)) if vary else FACTORS
-    methods = sweep_arms(configured.settings.method, factors, grid=grid)
+    settings = configured.settings
+    usual = default_factors(settings.reward_threshold, settings.beta)
+    factors = dict(map(parse_factor, vary)) if vary else usual
+    methods = sweep_arms(settings.method, factors, grid=grid)
     _evaluate(
         configured,
         methods,

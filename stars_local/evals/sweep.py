@@ -7,14 +7,27 @@ from collections.abc import Mapping, Sequence
 
 from stars_local.core.errors import UsageError
 
-# what the readers of the papers asked to see varied; thresholds belong to a calibration and
-# are swept where they are given
+# what the readers of the papers asked to see varied; alpha is what moves tau_0, which is
+# (1 - alpha) * r(x, "") + alpha * r_star
 FACTORS: Mapping[str, tuple[str, ...]] = {
     "segment_size": ("8", "16", "32", "64"),
     "schedule": ("ramp", "fixed", "decay"),
     "alpha": ("0.1", "0.5", "0.9"),
     "beta": ("0.5", "1", "2"),
 }
+
+
+def default_factors(
+    reward_threshold: float | None, beta: float | None
+) -> Mapping[str, tuple[str, ...]]:
+    """FACTORS, and r_star one beta below and above where both numbers are given.
+
+    A calibrated r_star is only known when the models are open, and is left as it is.
+    """
+    if reward_threshold is None or beta is None or not beta > 0:
+        return FACTORS
+    around = tuple(f"{reward_threshold + step * beta:g}" for step in (-1, 1))
+    return {**FACTORS, "reward_threshold": around}
 
 
 def parse_factor(text: str) -> tuple[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ import pytest
 
 from stars_local.core.errors import UsageError
 from stars_local.core.methods.registry import parse_method
-from stars_local.evals.sweep import FACTORS, parse_factor, sweep_arms
+from stars_local.evals.sweep import FACTORS, default_factors, parse_factor, sweep_arms
 
 
 def test_one_factor_at_a_time_changes_one_thing() -> None:
@@ -18,6 +18,19 @@ def test_one_factor_at_a_time_changes_one_thing() -> None:
         assert name == "stars"
         assert len(set(values.items()) - set(base.items())) == 1
         assert values["max_attempts"] == "9"
+
+
+def test_a_given_target_is_varied_by_one_beta() -> None:
+    found = default_factors(2.0, 0.5)
+    assert found["reward_threshold"] == ("1.5", "2.5")
+    assert {name: found[name] for name in FACTORS} == FACTORS
+    for arm in sweep_arms("stars", found):
+        assert parse_method(arm)[0] == "stars"
+
+
+@pytest.mark.parametrize("given", [(None, 1.0), (1.0, None), (1.0, 0.0)])
+def test_a_calibrated_target_is_left(given: tuple[float | None, float | None]) -> None:
+    assert default_factors(*given) == FACTORS
 
 
 def test_a_grid_is_every_combination_once() -> None:
