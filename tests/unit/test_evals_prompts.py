@@ -106,3 +106,14 @@ def test_missing_files_and_folders_are_one_line(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(DataError, match="cannot read the prompts"):
             read_prompts(path)
+
+
+def test_attacks_change_the_last_turn_and_the_answer_only(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    said = [("user", "first"), ("assistant", "yes"), ("user", "second")]
+    messages = [{"role": role, "content": content} for role, content in said]
+    path.write_text(json.dumps({"id": "a", "messages": messages}) + "\n")
+    (plain,) = read_prompts(path).prompts
+    (attacked,) = read_prompts(path, prefill="Sure, ", suffix=" !!").prompts
+    assert [m.content for m in attacked.messages] == ["first", "yes", "second !!"]
+    assert (attacked.id, attacked.prefill, plain.prefill) == (plain.id, "Sure, ", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,13 +97,16 @@ def test_a_bad_shard_is_refused(text: str) -> None:
         parse_shard(text)
 
 
-def test_pairs_prefer_what_was_kept_and_share_its_prefix(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefill", ["", "a"])
+def test_pairs_prefer_what_was_kept_and_share_its_prefix(tmp_path: Path, prefill: str) -> None:
     made = plan(40)
+    made = replace(made, prompts=tuple(replace(each, prefill=prefill) for each in made.prompts))
     lines = list(run(made, tmp_path))
     prompts = {prompt.id: prompt for prompt in made.prompts}
     pairs = list(preference_pairs(lines, prompts))
     assert len(pairs) > 20
     texts = {line["text"] for line in lines}
     for pair in pairs:
+        assert pair["prefix"].startswith(prefill)
         assert pair["chosen_reward"] > pair["rejected_reward"]
         assert any(text.startswith(pair["prefix"] + pair["chosen"]) for text in texts)
