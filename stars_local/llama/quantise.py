@@ -1,14 +1,28 @@
-"""llama.cpp's own quantiser: one GGUF file into another type."""
+"""llama.cpp's own quantiser: one GGUF file into another type, in a process of its own.
+
+Native code that meets a damaged file may end its process; the caller only sees a ModelError.
+"""
 
 from __future__ import annotations
 
-import ctypes
+import json
 import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from stars_local.core.errors import ModelError, UsageError
 from stars_local.llama.gguf_check import check_gguf
-from stars_local.llama.library import forget_log, last_words, native
+from stars_local.llama.library import native
+
+OnProgress = Callable[[int, int], None]
+_PROGRAM = "from stars_local.llama.quantise_main import main; main()"
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_TENSOR = re.compile(rb"\[\s*(\d+)/\s*(\d+)\]")  # how llama.cpp counts the tensors in its log
+_MAX_LAST_WORDS = 300
 
 
 def quant_types() -> dict[str, int]:
@@ -18,39 +32,91 @@ def quant_types() -> dict[str, int]:
     names = {}
     for kind in LlamaFileType:
         name = kind.name.removeprefix("MOSTLY_").removeprefix("ALL_")
-        if hasattr(native(), f"LLAMA_FTYPE_{kind.name}"):
+        if kind is not LlamaFileType.GUESSED and hasattr(native(), f"LLAMA_FTYPE_{kind.name}"):
             names[name] = int(kind)
     return names
 
 
-def quantise(source: Path, target: Path, quant: str, *, n_threads: int = 0) -> None:
-    """Write `source` as type `quant` to `target`; the file appears whole or not at all.
-
-    A source that is quantised already goes through F32, with what it has lost. Raises UsageError
-    for a type llama.cpp does not know, ModelError where it refuses.
-    """
+def check_type(quant: str) -> int:
+    """llama.cpp's number of a type; UsageError that lists them all where there is none."""
     types = quant_types()
     if quant not in types:
         raise UsageError(f"{quant!r} is no type that llama.cpp writes: use {', '.join(types)}")
+    return types[quant]
+
+
+def quantise(
+    source: Path,
+    target: Path,
+    quant: str,
+    *,
+    n_threads: int = 0,
+    imatrix: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Write `source` as type `quant` to `target`; the file appears whole or not at all.
+
+    A source that is quantised already goes through F32, with what it has lost. imatrix: an
+    importance matrix as GGUF. on_progress: told (tensors done, all tensors). Raises UsageError
+    for a type llama.cpp does not know, ModelError where it refuses or dies.
+    """
+    number = check_type(quant)
     check_gguf(source)
-    lib = native()
-    params = lib.llama_model_quantize_default_params()
-    params.ftype = types[quant]
-    params.nthread = n_threads
-    params.allow_requantize = True
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    order = {
+        "source": str(source.resolve()),
+        "target": str(temporary.absolute()),
+        "ftype": number,
+        "n_threads": n_threads,
+        "imatrix": None if imatrix is None else str(imatrix.resolve()),
+    }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        forget_log()
-        code = lib.llama_model_quantize(
-            os.fsencode(source), os.fsencode(temporary), ctypes.byref(params)
-        )
-        if code != 0:
-            raise ModelError(
-                f"{source}: llama.cpp cannot write it as {quant} ({last_words() or f'code {code}'})"
-            )
+        _run(order, source, quant, on_progress)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
         raise ModelError(f"{target}: cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _run(
+    order: dict[str, object], source: Path, quant: str, on_progress: OnProgress | None
+) -> None:
+    path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "GGML_NO_BACKTRACE": "1",
+        "CUDA_VISIBLE_DEVICES": "",  # quantising is done on the CPU: no device to wake
+    }
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM, json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            env=environment,
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                found = _TENSOR.search(line)
+                if found is not None and on_progress is not None:
+                    on_progress(int(found[1]), int(found[2]))
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        said.seek(0)
+        words = " ".join(said.read(1 << 16).decode("utf-8", "replace").split())
+    if code != 0:
+        how = f"died of signal {-code}" if code < 0 else "refused"
+        raise ModelError(
+            f"{source}: llama.cpp cannot write it as {quant} "
+            f"({how}: {words[:_MAX_LAST_WORDS] or 'no reason given'})"
+        )

@@ -15,6 +15,7 @@ COMPOSITION = {"compose"}
 ADAPTERS = {"llama", "reward", "catalog", "calibration", "evals", "chat", "data", "training"} | {
     "preferences",
     "exporting",
+    "quants",
 }
 ALLOWED = {
     "core": {"core"},
@@ -28,6 +29,7 @@ ALLOWED = {
     "calibration": {"calibration", "core", "data"},
     "evals": {"evals", "core", "data"},
     "chat": {"chat", "core"},
+    "quants": {"quants", "llama", "evals", "core", "data"},
 }
 
 

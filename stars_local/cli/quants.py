@@ -1,0 +1,17 @@
+"""`stars-local quants`: quantised files of a model, made and measured."""
+
+from __future__ import annotations
+
+import typer
+
+from stars_local.cli.quants_make import make_command
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def quants() -> None:
+    """Make quantised files and measure what they lost."""
+
+
+app.command("make")(make_command)

@@ -1,0 +1,52 @@
+"""`stars-local quants make`: one model in several types."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stars_local.cli.models_shared import AsJson
+
+
+def make_command(
+    source: Annotated[str, typer.Argument(help="An F32, F16 or BF16 GGUF, or a model's name.")],
+    types: Annotated[str, typer.Option(help="The types to write, for example Q8_0,Q4_K_M.")],
+    out: Annotated[Path, typer.Option(help="The folder for the files.")],
+    imatrix: Annotated[
+        Path | None, typer.Option(help="An importance matrix as GGUF.", dir_okay=False, exists=True)
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads; 0 for all cores.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model in other types with llama.cpp's quantiser, and say what each file holds.
+
+    Files that are there already and match their manifest are kept.
+    """
+    from stars_local.catalog.resolve import resolve
+    from stars_local.cli.progress import stages
+    from stars_local.cli.terminal import neutralise
+    from stars_local.llama.gguf_check import check_gguf
+    from stars_local.quants.make import is_quantised, make, parse_types
+
+    wanted = parse_types(types)
+    path = resolve(source)
+    if is_quantised(check_gguf(path)):
+        print(
+            f"stars-local: WARNING: {neutralise(path.name)} is quantised already: every file is "
+            "made from it through F16, and none is better than it",
+            file=sys.stderr,
+        )
+    with stages(after_s=1.0) as advance:
+        made = list(
+            make(path, wanted, out, imatrix=imatrix, n_threads=threads, on_progress=advance)
+        )
+    if as_json:
+        typer.echo(json.dumps([{**each.listing.as_json(), "kept": each.kept} for each in made]))
+        return
+    for each in made:
+        note = " (kept)" if each.kept else ""
+        typer.echo(neutralise(f"{each.listing.path}{note}\n    {each.listing.as_text()}"))

@@ -1,0 +1,1 @@
+"""Quantised files of one model: made, measured against the file they come from, and chosen."""
