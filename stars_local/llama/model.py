@@ -37,7 +37,8 @@ class ContextParams:
     many sequences (trunks and branches) may live at once, 2 to 256; 0 for 64, or 17 where every
     sequence reserves a recurrent state. n_threads: 0 for every
     usable core. n_gpu_layers: -1 for all. unified: one cache for all sequences; otherwise each
-    has n_ctx cells of its own. loras: adapter files and their scales.
+    has n_ctx cells of its own. loras: adapter files and their scales. n_outputs: rows of logits
+    from one decode, 0 for one a sequence.
     """
 
     n_ctx: int = 0
@@ -46,6 +47,7 @@ class ContextParams:
     n_gpu_layers: int = -1
     unified: bool = True
     loras: Mapping[str, float] = field(default_factory=dict)
+    n_outputs: int = 0
 
 
 class NativeModel:
@@ -121,7 +123,8 @@ class NativeModel:
         wanted.n_ctx = n_ctx if params.unified else n_ctx * n_seq_max
         wanted.n_batch = wanted.n_ubatch = _UBATCH
         wanted.n_seq_max = n_seq_max
-        wanted.n_outputs_max = n_seq_max  # one row a sequence, not one a prompt token
+        # one row a sequence, not one a prompt token
+        wanted.n_outputs_max = params.n_outputs if params.n_outputs > 0 else n_seq_max
         wanted.n_threads = wanted.n_threads_batch = n_threads
         wanted.kv_unified = params.unified
         # a window-sized cache never reclaims cells that live branches share
