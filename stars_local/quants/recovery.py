@@ -1,0 +1,54 @@
+"""How much of what a quantised file lost decoding gives back.
+
+    recovery = (stars@q - vanilla@q) / (vanilla@reference - vanilla@q)
+
+over the same prompts and seeds, by means. A ratio means something only where its denominator
+is a loss beyond doubt: it is given where the paired 95 % bootstrap interval of the denominator
+lies above zero; otherwise only the plain differences are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from stars_local.core.errors import DataError
+from stars_local.evals.metrics import Estimate, bootstrap, mean
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """lost: vanilla@reference - vanilla@q. gained: stars@q - vanilla@q. left: stars@q -
+    vanilla@reference. share: gained / lost, None where nothing certain was lost."""
+
+    lost: Estimate
+    gained: Estimate
+    left: Estimate
+    share: Estimate | None
+
+
+def recovery(
+    reference: Mapping[str, float], vanilla: Mapping[str, float], stars: Mapping[str, float]
+) -> Recovery:
+    """From values by prompt id, of the same prompts. Raises DataError where they have none in
+    common."""
+    shared = sorted(set(reference) & set(vanilla) & set(stars))
+    if not shared:
+        raise DataError("the arms share no prompt: run them on the same prompts")
+    rows = [(reference[key], vanilla[key], stars[key]) for key in shared]
+    lost = mean([r - v for r, v, _ in rows])
+    return Recovery(
+        lost,
+        mean([s - v for _, v, s in rows]),
+        mean([s - r for r, _, s in rows]),
+        bootstrap(rows, _share) if lost.low > 0 else None,
+    )
+
+
+def _share(rows: np.ndarray) -> float:
+    reference, vanilla, stars = rows.mean(axis=0)
+    lost = reference - vanilla
+    # a resample without a loss has no ratio: the largest number of its sign stands for it
+    return float((stars - vanilla) / lost) if lost > 0 else float(np.finfo(np.float64).max)
