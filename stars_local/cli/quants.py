@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from stars_local.cli.quants_compare import compare_command
 from stars_local.cli.quants_make import make_command
 
 app = typer.Typer(no_args_is_help=True)
@@ -15,3 +16,4 @@ def quants() -> None:
 
 
 app.command("make")(make_command)
+app.command("compare")(compare_command)

@@ -17,6 +17,24 @@ def shipped_prompts(name: str, system: str | None = None) -> list[Prompt]:
     return read_prompts(_FOLDER / f"{name}.jsonl", system)
 
 
+def prompts_path(name: str) -> Path:
+    """The file of a shipped set."""
+    return _FOLDER / f"{name}.jsonl"
+
+
+def shipped_kinds(name: str) -> dict[str, str]:
+    """Whether a prompt of a shipped set is `risky` or `everyday`, by its id."""
+    rows = map(json.loads, prompts_path(name).read_text(encoding="utf-8").splitlines())
+    return {row["id"]: row["kind"] for row in rows}
+
+
+def reference_text() -> str:
+    """A text to measure models on: shipped prompts of our own writing with their answers."""
+    path = _FOLDER.parent / "reference_answers.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return "\n\n".join(f"{row['prompt']}\n{row['response']}" for row in rows)
+
+
 def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     """Prompts from JSON lines: `prompt` (text), and `id` where lines shall have names.
 

@@ -1,0 +1,142 @@
+"""A file's row of a comparison: what its answers amount to, against the reference's.
+
+Arms of a file: `vanilla`; `stars` at the reference's thresholds; `stars-own` at thresholds
+calibrated for the file; `apart`, vanilla under another seed, for the two-sample test only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from stars_local.core.plain import finite
+from stars_local.evals import metrics
+from stars_local.evals.records import Line
+from stars_local.evals.summary import summarise
+from stars_local.quants.recovery import recovery
+from stars_local.quants.twosample import two_sample
+
+VANILLA, STARS, OWN, APART = "vanilla", "stars", "stars-own", "apart"
+_KEPT = (
+    "n",
+    "rewards",
+    "refusals",
+    "attempts",
+    "forced_share",
+    "n_decoded_tokens",
+    "n_kept_tokens",
+    "elapsed_s_p50",
+)
+Labels = Mapping[str, Mapping[str, str]]
+
+
+def answers_row(lines: Sequence[Line], reference: Sequence[Line], labels: Labels) -> dict[str, Any]:
+    """The alignment figures of a file's lines; `reference`: the reference's own lines.
+
+    win_rate: of an arm over the reference's plain answers, by judge, ties half. recovery: by
+    judge, of both STARS arms. tokens: decoded a mean answer, and whether the arm's mean reward
+    reaches the reference's arms.
+    """
+    arms = summarise(lines, labels)["arms"]
+    base = {judge: values(reference, VANILLA, judge) for judge in judges_of(lines)}
+    row: dict[str, Any] = {}
+    for name in (VANILLA, STARS, OWN):
+        if name not in arms:
+            continue
+        row[name] = {key: arms[name][key] for key in _KEPT}
+        duels = {j: metrics.duel(values(lines, name, j), base[j]) for j in base}
+        row[name]["win_rate"] = {j: plain(asdict(each.win_rate)) for j, each in duels.items()}
+        row[name]["difference"] = {j: plain(asdict(each.difference)) for j, each in duels.items()}
+    row["recovery"] = {
+        name: {
+            judge: plain(
+                asdict(
+                    recovery(base[judge], values(lines, VANILLA, judge), values(lines, name, judge))
+                )
+            )
+            for judge in base
+        }
+        for name in (STARS, OWN)
+        if name in row
+    }
+    row["reaches"] = {
+        name: {judge: _reaches(row, name, judge, lines, reference) for judge in base}
+        for name in (STARS, OWN)
+        if name in row
+    }
+    apart = texts(lines, APART)
+    theirs = texts(reference, VANILLA)
+    shared = sorted(set(apart) & set(theirs))
+    row["two_sample"] = (
+        plain(asdict(two_sample([apart[k] for k in shared], [theirs[k] for k in shared])))
+        if len(shared) > 2
+        else None
+    )
+    return row
+
+
+def _reaches(
+    row: Mapping[str, Any], name: str, judge: str, lines: Sequence[Line], reference: Sequence[Line]
+) -> dict[str, Any]:
+    """At how many decoded tokens an answer an arm comes up to the reference's arms: None where
+    its mean reward lies below theirs."""
+    mine = metrics.mean(list(values(lines, name, judge).values())).value
+    tokens = row[name]["n_decoded_tokens"]
+    found = {}
+    for other in (VANILLA, STARS):
+        theirs = list(values(reference, other, judge).values())
+        reached = bool(theirs) and mine >= sum(theirs) / len(theirs)
+        found[other] = tokens if reached else None
+    return found
+
+
+def judges_of(lines: Sequence[Line]) -> list[str]:
+    """The judges that scored these lines, in order."""
+    return list(dict.fromkeys(name for line in lines for name in line["rewards"]))
+
+
+def values(lines: Sequence[Line], arm: str, judge: str) -> dict[str, float]:
+    """Finite rewards of an arm by prompt id."""
+    mine = {x["prompt_id"]: x["rewards"].get(judge) for x in lines if x["arm"] == arm}
+    return {key: value for key, value in mine.items() if value is not None}
+
+
+def texts(lines: Sequence[Line], arm: str) -> dict[str, str]:
+    """Answers of an arm by prompt id."""
+    return {line["prompt_id"]: line["text"] for line in lines if line["arm"] == arm}
+
+
+def plain(value: Any) -> Any:
+    """JSON values: what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, float):
+        return finite(value)
+    return value
+
+
+def advice(rows: Sequence[Mapping[str, Any]], judge: str) -> str:
+    """One line: the smallest file that these prompts show no loss of, and why.
+
+    rows: the reference first. A loss is a paired interval of the reward (`judge`'s) that lies
+    below zero.
+    """
+    whole = [row for row in rows[1:] if "error" not in row]
+    if not whole:
+        return "nothing could be compared"
+    lossy = [row for row in whole if (row[VANILLA]["difference"][judge]["high"] or 0.0) < 0]
+    if not lossy and all((row[VANILLA]["difference"][judge]["low"] or 0.0) <= 0 for row in whole):
+        smallest = min(whole, key=lambda row: row["size_bytes"])
+        return (
+            f"no difference that these prompts can show in {judge} reward: {smallest['name']} is "
+            f"the smallest file, with a mean KL divergence of {smallest['kl']['mean']['value']:.3g}"
+        )
+    fine = [row for row in whole if row not in lossy]
+    if not fine:
+        return f"every file loses {judge} reward against {rows[0]['name']}: keep that one"
+    best = min(fine, key=lambda row: row["size_bytes"])
+    return (
+        f"run {best['name']}: the smallest file without a loss in {judge} reward beyond its "
+        f"interval; {', '.join(row['name'] for row in lossy) or 'none'} lost some"
+    )

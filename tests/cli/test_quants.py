@@ -1,0 +1,101 @@
+"""`quants make` and `quants compare` over tiny files and a tiny reward model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stars_local.cli import quants_compare
+from stars_local.cli.app import app
+from tests.support.tiny_gguf import write_tiny
+from tests.support.tiny_reward import write_tiny_reward
+
+GIVEN = ["--alpha", "0.5", "--beta", "0.5", "--reward-threshold", "0", "--threads", "1"]
+SHORT = ["--segment-size", "4", "--max-new-tokens", "8", "--seed", "0", "--window", "64"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("quants")
+    source = write_tiny(folder / "tiny.F32.gguf", "llama", n_ctx=2048)
+    made = CliRunner().invoke(
+        app, ["quants", "make", str(source), "--types", "Q8_0,Q4_0", "--out", str(folder), "--json"]
+    )
+    assert made.exit_code == 0, made.stderr
+    paths = {
+        Path(row["path"]).name.split(".")[1]: Path(row["path"]) for row in json.loads(made.stdout)
+    }
+    return {"source": source, **paths, "reward": write_tiny_reward(folder / "reward")}
+
+
+def compare(files: dict[str, Path], out: Path, *names: Path, extra: tuple[str, ...] = ()) -> Any:
+    reward = ["--reward", str(files["reward"]), "--out", str(out), "--limit", "4", "--windows", "3"]
+    given = [str(files["source"]), *map(str, names), *reward, *GIVEN, *SHORT, "--json", *extra]
+    return CliRunner().invoke(app, ["quants", "compare", *given])
+
+
+def test_files_are_compared_and_a_second_start_draws_nothing(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    result = compare(files, out, files["Q8_0"], files["Q4_0"])
+    assert result.exit_code == 0, result.stderr
+    assert "no --judge" in result.stderr
+    found = json.loads(result.stdout)
+    first, eight, four = found["files"]
+    assert first["kl"]["max"] < 1e-9 and first["ppl_ratio"]["value"] == pytest.approx(1)
+    assert first["kl"]["mean"]["value"] <= eight["kl"]["mean"]["value"]
+    assert eight["kl"]["mean"]["value"] < four["kl"]["mean"]["value"]
+    assert first["vanilla"]["win_rate"]["steering"]["value"] == 0.5
+    assert first["two_sample"] is None and four["two_sample"]["n"] == 4
+    assert {"all", "risky"} <= set(four["stars"]["refusals"])
+    assert four["recovery"]["stars"]["steering"]["gained"]["n"] == 4
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.jsonl")}
+    again = compare(files, out, files["Q8_0"], files["Q4_0"])
+    assert json.loads(again.stdout) == found
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.jsonl")}
+
+
+def test_a_file_that_vanishes_fails_alone(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doomed = tmp_path / "doomed.gguf"
+    doomed.write_bytes(files["Q4_0"].read_bytes())
+    answers = quants_compare._answers
+
+    def vanish(run: Any, path: Path, *rest: Any) -> Any:
+        if path == doomed:
+            doomed.unlink()
+        return answers(run, path, *rest)
+
+    monkeypatch.setattr(quants_compare, "_answers", vanish)
+    result = compare(files, tmp_path / "run", doomed, files["Q8_0"])
+    assert result.exit_code == 1
+    assert "1 of 3 files failed, the first is doomed" in result.stderr
+    rows = json.loads(result.stdout)["files"]
+    assert "error" in rows[1] and "error" not in rows[2]
+
+
+def test_another_architecture_is_a_usage_error(files: dict[str, Path], tmp_path: Path) -> None:
+    other = write_tiny(tmp_path / "other.gguf", "mamba")
+    result = compare(files, tmp_path / "run", other)
+    assert result.exit_code == 2
+    assert "architecture 'mamba'" in result.stderr
+
+
+def test_unknown_types_are_answered_with_a_list(files: dict[str, Path], tmp_path: Path) -> None:
+    args = ["quants", "make", str(files["source"]), "--types", "Q7", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == 2
+    assert "Q4_K_M" in result.stderr
+
+
+def test_a_quantised_source_is_said_loudly(files: dict[str, Path], tmp_path: Path) -> None:
+    args = ["quants", "make", str(files["Q8_0"]), "--types", "Q4_0", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == 0, result.stderr
+    assert "WARNING" in result.stderr and "quantised already" in result.stderr
