@@ -108,6 +108,7 @@ def open_language_model(settings: Settings, *, n_sequences: int | None = None) -
         n_threads=0 if settings.threads is None else settings.threads,
         n_gpu_layers=settings.gpu_layers,
         n_seq_max=n_sequences,
+        loras={} if settings.lora is None else {settings.lora: 1.0},
     )
 
 

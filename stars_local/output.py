@@ -48,6 +48,7 @@ def result_object(
             "path": model.path,
             "sha256": model.sha256,
             "quant": model.quant,
+            "adapters": json.loads(model.adapters),
         },
         "reward_model": None
         if reward_model is None

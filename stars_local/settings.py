@@ -87,6 +87,10 @@ class Settings:
         "SmolLM2-135M-Instruct.Q4_1", _STR, _MODELS, "Language model: a known name or a GGUF file.",
         "NAME|FILE",
     )  # fmt: skip
+    lora: str | None = _option(
+        None, _STR, _MODELS, "LoRA adapter over the language model: a GGUF file.", "FILE",
+        unset="none",
+    )  # fmt: skip
     reward: str = _option(
         "hh-minilm", _STR, _MODELS,
         "Reward model: a shipped name, a folder, or weighted axes.", "NAME|DIR|AXIS=WEIGHT,...",

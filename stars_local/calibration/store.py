@@ -33,4 +33,4 @@ def calibration_key(
 ) -> CalibrationKey:
     """What a calibration for this pair is filed under; no template is its own template."""
     template = hashlib.sha256(("" if chat_template is None else chat_template).encode()).hexdigest()
-    return CalibrationKey(model.sha256, reward.sha256, reward.axis, template, segment_size)
+    return CalibrationKey(model.weights_sha256, reward.sha256, reward.axis, template, segment_size)

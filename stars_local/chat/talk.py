@@ -82,7 +82,7 @@ class Talk:
         n_left = 0
         while True:
             messages = self.conversation.messages(
-                question, self._model.info.sha256, n_left, replaces=replaces
+                question, self._model.info.weights_sha256, n_left, replaces=replaces
             )
             events = self._driver.stream(make_task(Prompt(PROMPT_ID, messages), draw))
             may_trim = n_left < self.conversation.n_trimmable - replaces
@@ -102,7 +102,7 @@ class Talk:
 
     def _hold(self) -> None:
         reward = None if self._reward_model is None else self._reward_model.info.name
-        now = Held(self._model.info.name, self._model.info.sha256, reward)
+        now = Held(self._model.info.name, self._model.info.weights_sha256, reward)
         if self.conversation.held != now:
             self.session.append(now)
 

@@ -104,7 +104,7 @@ def greet(console: Console, desk: Desk, session: Session) -> None:
     console.print(banner(language, info, desk.settings.method, desk.thresholds))
     last = session.conversation.last
     if last is not None:
-        note = neutralise(resumed_note(session, language.sha256))
+        note = neutralise(resumed_note(session, language.weights_sha256))
         console.print(note, style="dim", markup=False)
         console.print(recap(last))
 

@@ -150,7 +150,7 @@ class Room:
         loaded = Session.create(self._folder, records)
         self.session.close()
         self.session = loaded
-        self._screen.note(resumed_note(loaded, self._desk.models.language.info.sha256))
+        self._screen.note(resumed_note(loaded, self._desk.models.language.info.weights_sha256))
         self._doubt()
         state = Path(f"{path}{KV_SUFFIX}")
         if state.exists():
@@ -159,7 +159,7 @@ class Room:
     def _doubt(self) -> None:
         """Believe no token of a file that its text does not bear out."""
         language = self._desk.models.language
-        n = doubt_forged(self._conversation, language.info.sha256, language)
+        n = doubt_forged(self._conversation, language.info.weights_sha256, language)
         if n > 0:
             answers = "1 answer" if n == 1 else f"{n} answers"
             self._screen.note(

@@ -36,7 +36,7 @@ def write_partial_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         about = {
-            "base_model": lm.info.sha256,
+            "base_model": lm.info.weights_sha256,
             "reward_model": rm.info.sha256,
             "axis": rm.info.axis,
             "n_prompts": len(prompts),

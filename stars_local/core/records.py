@@ -9,6 +9,7 @@ ones to attempts that were drawn in parallel after the winner and never mattered
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -212,7 +213,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a language model says of itself. `sha256` is of the file, hex; n_ctx in tokens."""
+    """What a language model says of itself. `sha256` is of the file, hex; n_ctx in tokens;
+    adapters: digests and scales of the LoRA adapters over it, as JSON."""
 
     name: str
     path: str
@@ -221,6 +223,14 @@ class ModelInfo:
     n_ctx: int
     architecture: str = ""
     n_vocab: int = 0
+    adapters: str = "{}"
+
+    @property
+    def weights_sha256(self) -> str:
+        """What tells weights apart: `sha256`, or a digest of it and of the adapters."""
+        if self.adapters == "{}":
+            return self.sha256
+        return hashlib.sha256(f"{self.sha256} {self.adapters}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,9 @@ def _reason(errors: list[str], otherwise: str) -> str:
     return re.sub(r"^(\w+: |error loading model[^:]*: )+", "", errors[0])
 
 
-def probe(path: str) -> dict[str, Any]:
-    """Load a model file, decode two tokens with it, and say what it is."""
+def probe(path: str, lora: str | None = None) -> dict[str, Any]:
+    """Load a model file, decode two tokens with it, and say what it is; with an adapter over it
+    where one is given."""
     import llama_cpp
 
     with _errors_logged() as errors:
@@ -55,12 +56,22 @@ def probe(path: str) -> dict[str, Any]:
         if not model:
             raise Refusal(_reason(errors, "it cannot be loaded"))
         try:
-            return _decode_once(llama_cpp, model, errors)
+            adapter = None if lora is None else _load_lora(llama_cpp, model, lora, errors)
+            return _decode_once(llama_cpp, model, adapter, errors)
         finally:
             llama_cpp.llama_model_free(model)
 
 
-def _decode_once(llama_cpp: Any, model: Any, errors: list[str]) -> dict[str, Any]:
+def _load_lora(llama_cpp: Any, model: Any, path: str, errors: list[str]) -> Any:
+    adapter = llama_cpp.llama_adapter_lora_init(model, os.fsencode(path))
+    if not adapter:
+        raise Refusal(_reason(errors, "it cannot be put over this model"))
+    if llama_cpp.llama_adapter_get_alora_n_invocation_tokens(adapter) > 0:
+        raise Refusal("it is an activated LoRA, which works after certain tokens only")
+    return adapter
+
+
+def _decode_once(llama_cpp: Any, model: Any, adapter: Any, errors: list[str]) -> dict[str, Any]:
     n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     if n_vocab < 2:
         raise Refusal("it has no vocabulary")
@@ -73,6 +84,8 @@ def _decode_once(llama_cpp: Any, model: Any, errors: list[str]) -> dict[str, Any
     if not context:
         raise Refusal(_reason(errors, "no context can be made for it"))
     try:
+        if adapter is not None and llama_cpp.llama_set_adapter_lora(context, adapter, 1.0) != 0:
+            raise Refusal(_reason(errors, "it cannot be put over this model"))
         tokens = (llama_cpp.llama_token * 2)(0, 1)
         code = llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, 2))
         if code != 0:

@@ -46,7 +46,7 @@ def check_gguf(path: Path) -> GgufHeader:
     still be refused by llama.cpp: `probe_in_child` finds out.
     """
     header = read_metadata(path)
-    _check_length(path, header)
+    check_length(path, header)
     kind = header.values.get("general.type")
     if isinstance(kind, str) and kind in _NO_LANGUAGE_MODEL:
         raise ModelError(
@@ -113,7 +113,8 @@ def _looks_like(start: bytes) -> str:
     return f"a file that begins with the bytes {start[:4].hex(' ')}"
 
 
-def _check_length(path: Path, header: GgufHeader) -> None:
+def check_length(path: Path, header: GgufHeader) -> None:
+    """Raises ModelError if a file is shorter than its header says."""
     if header.n_needed_bytes > header.n_file_bytes:
         raise ModelError(
             f"{path} is cut short: it has {header.n_file_bytes} bytes of "
@@ -141,7 +142,7 @@ def _check_parts(path: Path, header: GgufHeader) -> None:
             f"({', '.join(missing[:3])}): put all parts into one folder"
         )
     for part in others:
-        _check_length(part, read_metadata(part))
+        check_length(part, read_metadata(part))
 
 
 def part_paths(path: Path) -> list[Path]:
@@ -154,15 +155,21 @@ def part_paths(path: Path) -> list[Path]:
 
 
 def probe_in_child(
-    path: Path, timeout_s: float | None = None, *, cache_folder: Path | None = None
+    path: Path,
+    timeout_s: float | None = None,
+    *,
+    cache_folder: Path | None = None,
+    lora: Path | None = None,
 ) -> None:
     """Make sure that llama.cpp can load a checked file and decode with it.
 
     timeout_s: > 0; without it a minute and what a slow disk needs for the file. cache_folder
     remembers files that passed (the user's cache folder by default); one that cannot be
-    written to only costs the time of the next probe. Raises ModelError.
+    written to only costs the time of the next probe. lora: an adapter to put over the model, which
+    is to blame for what fails then. Raises ModelError.
     """
     parts = [part for part in part_paths(path) if part.exists()]
+    parts += [] if lora is None else [lora]
     n_bytes = sum(part.stat().st_size for part in parts)
     folder = user_cache_path("stars-local") / "probed" if cache_folder is None else cache_folder
     entry = folder / f"{_fingerprint(parts)}.json"
@@ -170,24 +177,30 @@ def probe_in_child(
         return
     limit_s = _PROBE_BASE_S + n_bytes / _PROBE_BYTES_A_SECOND if timeout_s is None else timeout_s
     with closing(Child()) as child:
-        probe_with(child, path, limit_s, n_bytes)
+        probe_with(child, path, limit_s, n_bytes, lora)
     _remember(entry, path)
 
 
-def probe_with(child: Child, path: Path, limit_s: float, n_file_bytes: int) -> None:
+def probe_with(
+    child: Child, path: Path, limit_s: float, n_file_bytes: int, lora: Path | None = None
+) -> None:
     """Probe a file in a given helper process; see `probe_in_child`."""
     n_bytes = 2 * n_file_bytes + _PROBE_SPARE_BYTES
+    request = {"path": str(path.resolve())}
+    if lora is not None:
+        request["lora"] = str(lora.resolve())
+    tried = path if lora is None else lora
     try:
-        child.ask("probe", {"path": str(path.resolve())}, limit_s=limit_s, n_bytes=n_bytes)
+        child.ask("probe", request, limit_s=limit_s, n_bytes=n_bytes)
     except ChildDied as error:
         raise ModelError(
-            f"{path} makes llama.cpp fail: the process that tried it {error}: "
+            f"{tried} makes llama.cpp fail: the process that tried it {error}: "
             "fetch the file again, or another one"
         ) from None
     except ChildRefused as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{path} is refused by llama.cpp: {reason}: fetch the file again, or another one"
+            f"{tried} is refused by llama.cpp: {reason}: fetch the file again, or another one"
         ) from None
 
 

@@ -6,7 +6,6 @@ Everything that llama.cpp refuses becomes a ModelError that quotes what the libr
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from stars_local.llama.digest import file_sha256, file_stamp
 from stars_local.llama.gguf_check import check_gguf, part_paths, probe_in_child
 from stars_local.llama.gguf_header import GgufHeader
 from stars_local.llama.library import forget_log, last_words, native
+from stars_local.llama.lora import add_loras, check_lora, probe_loras
 from stars_local.llama.memory import need_memory
 from stars_local.llama.tokens import Vocabulary
 
@@ -56,14 +56,16 @@ class NativeModel:
     def __init__(self, path: Path, params: ContextParams) -> None:
         self._model: Any = None
         self.context: Any = None
-        self._adapters: list[Any] = []
         self.adapters = "{}"  # digests and scales, as JSON
         self.path = path
         header = check_gguf(path)
         self._stamps = {part: file_stamp(part) for part in part_paths(path) if part.exists()}
         if params.n_gpu_layers == 0 or not native().llama_supports_gpu_offload():
             self._check_memory(header, params)
+        for lora in params.loras:
+            check_lora(Path(lora), header)
         probe_in_child(path)
+        probe_loras(path, params.loras)
         try:
             self._load(params)
         except BaseException:
@@ -100,7 +102,7 @@ class NativeModel:
         self.memory: Any = lib.llama_get_memory(self.context)
         if not self.memory:
             raise ModelError(f"{self.path}: this model keeps no state between tokens: use another")
-        self._add_loras(params.loras)
+        self.adapters = add_loras(self._model, self.context, self.path, params.loras)
         self.info = self._describe()
 
     def _check_kind(self) -> None:
@@ -144,27 +146,6 @@ class NativeModel:
         self.unified = params.unified
         self.n_batch = min(_UBATCH, int(lib.llama_n_batch(self.context)))
         self.n_threads = n_threads
-
-    def _add_loras(self, loras: Mapping[str, float]) -> None:
-        if not loras:
-            return
-        lib = native()
-        for path in loras:
-            adapter = lib.llama_adapter_lora_init(self._model, os.fsencode(path))
-            if not adapter:
-                raise ModelError(
-                    f"{path}: not a LoRA adapter of {self.path.name} "
-                    f"({last_words() or 'no reason given'}): check the file"
-                )
-            self._adapters.append(adapter)
-        n = len(self._adapters)
-        self.adapters = json.dumps(
-            {file_sha256(Path(path)): scale for path, scale in sorted(loras.items())}
-        )
-        handles = (lib.llama_adapter_lora_p_ctypes * n)(*self._adapters)
-        scales = (ctypes.c_float * n)(*loras.values())
-        if lib.llama_set_adapters_lora(self.context, handles, n, scales) != 0:
-            raise ModelError(f"{', '.join(loras)}: llama.cpp refused the adapters ({last_words()})")
 
     def check_unchanged(self) -> None:
         """ModelError if the file was written to or cut while it is open: it is mapped, not read,
@@ -210,6 +191,7 @@ class NativeModel:
             n_ctx=self.n_ctx,
             architecture=str(self.metadata("general.architecture")),
             n_vocab=self.vocabulary.n_tokens,
+            adapters=self.adapters,
         )
 
     def close(self) -> None:
@@ -218,7 +200,6 @@ class NativeModel:
         if self.context is not None:
             lib.llama_free(self.context)
             self.context = None
-        self._adapters.clear()  # freed together with their model
         if self._model is not None:
             lib.llama_model_free(self._model)
             self._model = None

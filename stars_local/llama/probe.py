@@ -39,7 +39,7 @@ class Choice:
 def choose(model: NativeModel) -> Choice:
     """The first sound strategy, branching before snapshots. Raises ModelError if neither is."""
     cache = DiskCache("rollback")
-    key = f"{model.info.sha256} {model.n_ctx} {model.n_seq_max} {model.unified} {build()}"
+    key = f"{model.info.weights_sha256} {model.n_ctx} {model.n_seq_max} {model.unified} {build()}"
     known = cache.get(key)
     if isinstance(known, list) and len(known) == 2 and known[0] in set(Strategy):
         return Choice(Strategy(known[0]), str(known[1]))

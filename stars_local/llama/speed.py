@@ -102,7 +102,7 @@ def _key(model: LlamaModel) -> str:
     parts = (
         platform.node(),
         build(),
-        model.info.sha256,
+        model.info.weights_sha256,
         str(model.n_threads),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]

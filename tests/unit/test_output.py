@@ -90,7 +90,13 @@ def test_the_keys_are_the_contract() -> None:
     assert found["n_decoded_tokens"] == 3 + 5 + 7
     assert found["seed"] == 0
     assert found["text"] == RESULT.text
-    assert found["model"] == {"name": "m", "path": "/m.gguf", "sha256": "ab", "quant": "Q4_1"}
+    assert found["model"] == {
+        "name": "m",
+        "path": "/m.gguf",
+        "sha256": "ab",
+        "quant": "Q4_1",
+        "adapters": {},
+    }
     assert found["reward_model"] == {"name": "r", "sha256": "cd", "axis": "harmless"}
 
 
