@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,10 +32,12 @@ from stars_local.exporting.export_manifest import (
     bare_manifest,
     data_files,
 )
+from stars_local.exporting.graph import to_onnx, to_onnx_with_past
 from stars_local.exporting.parity import (
     MAX_ACCURACY_LOSS,
     MAX_FP32_DRIFT,
     MIN_RANK_CORRELATION,
+    past_drift,
     rank_correlation,
     torch_drift,
     varied_batches,
@@ -46,13 +47,12 @@ from stars_local.preferences.pairs import Pair
 from stars_local.reward.accuracy_on_pairs import PairReport, pair_report
 from stars_local.reward.check import independence
 from stars_local.reward.golden import golden_json, golden_texts
-from stars_local.reward.manifest import MANIFEST_NAME, Manifest, write_manifest
+from stars_local.reward.manifest import MANIFEST_NAME, Kind, Manifest, write_manifest
 from stars_local.reward.onnx_model import OnnxRewardModel
-from stars_local.reward.session import INPUTS, OUTPUT, Session
+from stars_local.reward.session import Session
 from stars_local.reward.templates import Render
 
 PRECISIONS = ("fp32", "fp16", "int8")
-_OPSET = 18
 _LONGEST_COMPARED = 512  # tokens: beyond it a large decoder takes minutes a text
 
 
@@ -126,9 +126,8 @@ class _Export:
                 f"--axes names column {wrong[0]}, the network has {n_outputs} from 0 on"
             )
         network = AxesOf(self.source.network, n_outputs, columns).eval()
-        _to_onnx(network, self.source, whole / MODEL)
-        bare = bare_manifest(self.source, options, [name for name, _, _ in columns], whole)
-        drift = self._parity_with_torch(network, whole, bare)
+        names = [name for name, _, _ in columns]
+        bare, drift = self._faithful(network, names, whole)
         manifest = self._standardised(whole, bare)
         reports = self._reports(whole, manifest)
         if options.precision == "fp32":
@@ -186,6 +185,30 @@ class _Export:
         write_manifest(folder, manifest)
         return Exported(manifest, drift, correlation, change, found.worst, reports)
 
+    def _faithful(
+        self, network: AxesOf, names: Sequence[str], folder: Path
+    ) -> tuple[Manifest, float]:
+        """The graph that agrees with torch, its bare manifest and its drift.
+
+        A decoder's takes past keys and values, unless that is refused or strays from torch.
+        """
+        pad_id = self.source.pad_id
+        if self.options.past is True and self.source.kind is Kind.ENCODER:
+            raise UsageError("past keys and values are for decoders, this network is an encoder")
+        if self.options.past is not False and self.source.kind is not Kind.ENCODER:
+            try:
+                to_onnx_with_past(network, pad_id, folder / MODEL)
+                bare = bare_manifest(self.source, self.options, names, folder)
+                bare = replace(bare, past=True)
+                return bare, self._parity_with_torch(network, folder, bare)
+            except RewardError as error:
+                if self.options.past is True:
+                    raise
+                self.say(f"export: without past keys and values, for with them {error}")
+        to_onnx(network, pad_id, folder / MODEL)
+        bare = bare_manifest(self.source, self.options, names, folder)
+        return bare, self._parity_with_torch(network, folder, bare)
+
     def _parity_with_torch(self, network: AxesOf, folder: Path, manifest: Manifest) -> float:
         model = self._opened(folder, manifest)
         rows = [model.encode(*text) for text in golden_texts()]
@@ -193,6 +216,10 @@ class _Export:
         batches = varied_batches(rows, vocabulary, min(manifest.max_tokens, _LONGEST_COMPARED))
         session = Session(folder / MODEL, "cpu", None)
         drift = torch_drift(network, session.run, batches, manifest.pad_id, manifest.max_tokens)
+        if manifest.past:
+            longest = manifest.max_tokens
+            split = [row[:longest] for batch in batches for row in batch]
+            drift = max(drift, past_drift(network, session, split))
         self.say(f"export: ONNX and torch differ by {drift:.1e} at most")
         if not drift <= MAX_FP32_DRIFT:
             raise RewardError(
@@ -246,37 +273,6 @@ class _Export:
     def _opened(self, folder: Path, manifest: Manifest) -> OnnxRewardModel:
         write_manifest(folder, manifest)
         return OnnxRewardModel(folder, provider="cpu", trusted=True, render=self.render)
-
-
-def _to_onnx(network: AxesOf, source: Source, path: Path) -> None:
-    """Trace to ONNX with free batch and length.
-
-    The tracing exporter, because it needs no package beyond torch and keeps both axes free for
-    every architecture here; its example has unequal lengths so that no mask folds away.
-    """
-    ids = torch.full((2, 9), source.pad_id, dtype=torch.int64)
-    ids[0] = torch.arange(9)
-    ids[1, :5] = torch.arange(5)
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
-    free = {0: "batch", 1: "length"}
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                network,
-                (ids, mask),
-                str(path),
-                input_names=list(INPUTS),
-                output_names=[OUTPUT],
-                dynamic_axes={INPUTS[0]: free, INPUTS[1]: free, OUTPUT: {0: "batch"}},
-                opset_version=_OPSET,
-                dynamo=False,
-            )
-    except Exception as error:  # whatever tracing foreign code makes it raise
-        raise RewardError(
-            f"torch cannot export this network: {' '.join(str(error).split())[:300]}"
-        ) from error
 
 
 def _n_outputs(source: Source) -> int:

@@ -31,6 +31,8 @@ class ExportOptions:
     """What a person may say otherwise than the source folder; None keeps what it says.
 
     axes: see `Source.axes`. signs: -1 for the axes whose output says how bad a response is.
+    past: True insists on a decoder that takes past keys and values, False on one that does not;
+    None takes them where that agrees with torch.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ExportOptions:
     max_tokens: int | None = None
     cut: Cut = Cut.LEFT
     licence: str | None = None
+    past: bool | None = None
 
 
 def bare_manifest(

@@ -117,6 +117,7 @@ class Manifest:
     max_tokens: longest text; max_prompt_tokens: the prompt's share of it in a pair. reference:
     what mean and spread were measured on. batch_invariant: whether the export proved that a
     score is the same alone, batched and padded; otherwise texts are scored one by one.
+    past: whether the network takes past keys and values; false where the file does not say.
     """
 
     schema: int
@@ -141,6 +142,7 @@ class Manifest:
     licence: str
     training_card: str | None
     accuracy: tuple[Measured, ...]
+    past: bool = False
 
     @property
     def identity(self) -> str:
@@ -200,6 +202,8 @@ def from_json(raw: object, where: str) -> Manifest:
         raise RewardError(
             f"{where}: schema is {ascii(raw['schema'])[:40]}, this version reads {SCHEMA}"
         )
+    if isinstance(raw, dict):
+        raw = {"past": False, **raw}  # files written before there was such a network lack it
     manifest = typing.cast(Manifest, read_object(Manifest, raw, where, "", RewardError))
     _check(manifest, where)
     return manifest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from stars_local.core.files import sha256_of
 from stars_local.core.records import Prompt, Reward, RewardInfo, Scores
 from stars_local.reward.golden import TOLERANCE, read_golden
 from stars_local.reward.manifest import Kind, Manifest, read_manifest
+from stars_local.reward.prefixes import PrefixCache
 from stars_local.reward.probe import probe
 from stars_local.reward.session import Session
 from stars_local.reward.templates import Render, TextEncoder, pad_right
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # for its activations to stay small.
 _MAX_BATCH_TOKENS = 8192
 _MIN_FILLED = 0.75
+_FREE_TOKENS = 512  # attention over as many needs less memory than the rest
 
 
 class OnnxRewardModel:
@@ -59,6 +61,7 @@ class OnnxRewardModel:
         self._session = Session(model_file, provider, threads)
         self._batch_invariant = manifest.batch_invariant
         self._check_fit()
+        self._prefixes = PrefixCache(self._session, manifest.pad_id) if manifest.past else None
         if self.provider != "cpu":
             self._check_provider(provider, threads)
 
@@ -96,7 +99,10 @@ class OnnxRewardModel:
         Texts over the token limit are cut as `stars_local.reward.templates` says.
         """
         rows = [self.encode(prompt, response) for prompt, response in items]
-        values, n_batches = self.score_ids(rows)
+        if self._prefixes is None:
+            values, n_batches = self.score_ids(rows)
+        else:
+            values, n_batches = self._score_on_prefixes(self._prefixes, items, rows)
         rewards = []
         for (prompt, response), row in zip(items, values, strict=True):
             axes = {axis.name: float(x) for axis, x in zip(self.manifest.axes, row, strict=True)}
@@ -129,9 +135,34 @@ class OnnxRewardModel:
 
     def run_batch(self, rows: Sequence[Sequence[int]], extra: int = 0) -> NDArray[np.float64]:
         """Rewards by axis of one run of the network over rows padded to the longest + extra."""
+        return self._scaled(self._session.run(*pad_right(rows, self.manifest.pad_id, extra)))
+
+    def _score_on_prefixes(
+        self,
+        prefixes: PrefixCache,
+        items: Sequence[tuple[Prompt, str]],
+        rows: Sequence[Sequence[int]],
+    ) -> tuple[NDArray[np.float64], int]:
+        """As `score_ids`, each prompt's texts on the cache of what they have in common."""
         import numpy as np
 
-        outputs = self._session.run(*pad_right(rows, self.manifest.pad_id, extra))
+        values = np.empty((len(rows), len(self.manifest.axes)))
+        groups: dict[Hashable, list[int]] = {}
+        for place, (prompt, _) in enumerate(items):
+            key = (prompt.text, tuple((m.role, m.content) for m in prompt.messages))
+            groups.setdefault(key, []).append(place)
+        n_batches = 0
+        for group, places in groups.items():
+            outputs, n_runs = prefixes.score(
+                group, [rows[place] for place in places], self._texts.n_tail, self._batches
+            )
+            values[places] = self._scaled(outputs)
+            n_batches += n_runs
+        return values, n_batches
+
+    def _scaled(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        import numpy as np
+
         axes = self.manifest.axes
         if any(axis.output >= outputs.shape[1] for axis in axes):
             raise self._misfit(f"the network has {outputs.shape[1]} outputs")
@@ -142,7 +173,7 @@ class OnnxRewardModel:
         scaled: NDArray[np.float64] = (signs * raw - means) / spreads
         return scaled
 
-    def _batches(self, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    def _batches(self, rows: Sequence[Sequence[int]], n_past: int = 0) -> Iterator[list[int]]:
         if not self._batch_invariant:
             yield from ([place] for place in range(len(rows)))
             return
@@ -150,7 +181,8 @@ class OnnxRewardModel:
         for place in sorted(range(len(rows)), key=lambda place: (-len(rows[place]), place)):
             if batch:
                 longest = len(rows[batch[0]])
-                full = (len(batch) + 1) * longest > _MAX_BATCH_TOKENS
+                seen = max(_FREE_TOKENS, n_past + longest)  # by each token: attention's memory
+                full = (len(batch) + 1) * longest * seen > _MAX_BATCH_TOKENS * _FREE_TOKENS
                 if full or len(rows[place]) < _MIN_FILLED * longest:
                     yield batch
                     batch = []
@@ -160,6 +192,8 @@ class OnnxRewardModel:
 
     def _check_fit(self) -> None:
         """Run the tokenizer's largest id, and in encoders the longest text of the limit."""
+        if self.manifest.past != self._session.takes_past:
+            raise self._misfit(f"past {str(self.manifest.past).lower()}")
         largest = self._texts.max_id
         try:
             self.run_batch([[largest]])
@@ -189,6 +223,8 @@ class OnnxRewardModel:
                 f"by {off:.2g} spreads, allowed {TOLERANCE:g}: use --provider cpu"
             )
         self._session = Session(self.folder / self.manifest.model_file, "cpu", threads)
+        if self._prefixes is not None:
+            self._prefixes = PrefixCache(self._session, self.manifest.pad_id)
 
 
 def golden_deviation(model: OnnxRewardModel) -> float:

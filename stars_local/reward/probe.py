@@ -104,6 +104,9 @@ def _try_out(model_file: Path, tokenizer_file: Path) -> None:
     session = Session(model_file, "cpu", 1)
     for rows in ([[1]], [[1, 2, 3], [1]]):
         session.run(*pad_right(rows, 0))
+    if session.takes_past:
+        _, new = session.run_on(session.no_past(), *pad_right([[1, 2]], 0))
+        session.run_on([each[0] for each in new], *pad_right([[3], [1]], 0))
 
 
 def _remembered(key: str) -> Path:

@@ -7,6 +7,7 @@ is silent, and what it took is compared with what was asked for.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 PROVIDERS = ("auto", "cpu", "cuda", "coreml")
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "rewards"
+# A decoder's keys and values by layer: inputs (past length, heads, width), shared by the batch,
+# and outputs (batch, length, heads, width). Their names end in a dot and a number.
+PAST, NEW = "past", "new"
 _FULL_NAMES = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -45,15 +49,46 @@ class Session:
             raise UsageError(f"--provider {provider!r}: expected one of {', '.join(PROVIDERS)}")
         self._path = path
         self.provider, self._session = _open(path, provider, threads)
-        _check_signature(path, self._session)
+        self._past_shapes = _past_shapes(path, self._session)
+        _check_signature(path, self._session, len(self._past_shapes))
         self.n_outputs = _n_outputs(self._session)
 
     def run(self, ids: Any, mask: Any) -> NDArray[np.float32]:
         """Raw outputs, float32 of shape (batch, n_outputs), for int64 (batch, length) inputs."""
+        return self._run([OUTPUT], self.no_past(), ids, mask)[0]
+
+    @property
+    def takes_past(self) -> bool:
+        """Whether the network can go on from the keys and values of tokens that it has read."""
+        return bool(self._past_shapes)
+
+    def no_past(self) -> list[NDArray[np.float32]]:
+        """Keys and values of no tokens, an array each of shape (0, heads, width)."""
         import numpy as np
 
+        return [np.empty((0, *shape), dtype=np.float32) for shape in self._past_shapes]
+
+    def run_on(
+        self, past: Sequence[Any], ids: Any, mask: Any
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """Raw outputs of rows that all go on from `past`, and the keys and values they make.
+
+        past: as `no_past`, with as many rows as tokens; new ones are (batch, length, heads,
+        width).
+        """
+        names = [OUTPUT, *(f"{NEW}.{i}" for i in range(len(self._past_shapes)))]
+        outputs, new = self._run(names, past, ids, mask)
+        return outputs, new
+
+    def _run(
+        self, names: Sequence[str], past: Sequence[Any], ids: Any, mask: Any
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        import numpy as np
+
+        feeds = {INPUTS[0]: ids, INPUTS[1]: mask}
+        feeds |= {f"{PAST}.{i}": array for i, array in enumerate(past)}
         try:
-            found = self._session.run([OUTPUT], {INPUTS[0]: ids, INPUTS[1]: mask})[0]
+            found, *new = self._session.run(list(names), feeds)
         except Exception as error:  # its exceptions share no base but Exception
             raise RewardError(f"{self._path}: the network failed: {_one_line(error)}") from error
         outputs = np.asarray(found, dtype=np.float32)
@@ -62,7 +97,7 @@ class Session:
                 f"{self._path}: the output has shape {outputs.shape} for a batch of "
                 f"{ids.shape[0]}, expected (batch, axes)"
             )
-        return outputs
+        return outputs, new
 
 
 def _open(path: Path, provider: str, threads: int | None) -> tuple[str, Any]:
@@ -118,11 +153,29 @@ def _create(path: Path, provider: str, threads: int | None) -> Any:
     return session
 
 
-def _check_signature(path: Path, session: Any) -> None:
+def _past_shapes(path: Path, session: Any) -> list[tuple[int, int]]:
+    """(heads, width) of each past input, none where the network takes no past."""
+    found = {i.name: i for i in session.get_inputs() if i.name.startswith(f"{PAST}.")}
+    shapes = []
+    for i in range(len(found)):
+        each = found.get(f"{PAST}.{i}")
+        shape = [] if each is None or each.type != "tensor(float)" else each.shape[1:]
+        if len(shape) != 2 or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise RewardError(
+                f"{path}: the input {PAST}.{i} must be float32 of shape (past, heads, width); "
+                "make the file with 'stars-local reward export'"
+            )
+        shapes.append((shape[0], shape[1]))
+    return shapes
+
+
+def _check_signature(path: Path, session: Any, n_past: int) -> None:
     """RewardError unless there are exactly the inputs and the output that an export has."""
     inputs = {each.name: each.type for each in session.get_inputs()}
     outputs = {each.name: each.type for each in session.get_outputs()}
-    if inputs != dict.fromkeys(INPUTS, "tensor(int64)"):
+    past = {f"{PAST}.{i}": "tensor(float)" for i in range(n_past)}
+    new = {f"{NEW}.{i}": "tensor(float)" for i in range(n_past)}
+    if inputs != dict.fromkeys(INPUTS, "tensor(int64)") | past:
         raise RewardError(
             f"{path}: the inputs are {_listed(inputs)}, expected int64 tensors "
             f"{' and '.join(INPUTS)}; make the file with 'stars-local reward export'"
@@ -131,6 +184,11 @@ def _check_signature(path: Path, session: Any) -> None:
         raise RewardError(
             f"{path}: the outputs are {_listed(outputs)}, expected a float tensor {OUTPUT}; "
             "make the file with 'stars-local reward export'"
+        )
+    if not new.items() <= outputs.items():
+        raise RewardError(
+            f"{path}: the outputs are {_listed(outputs)}, expected {NEW}.0 to {NEW}.{n_past - 1} "
+            "for as many past inputs; make the file with 'stars-local reward export'"
         )
 
 

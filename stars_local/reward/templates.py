@@ -75,6 +75,11 @@ class TextEncoder:
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         return max(vocabulary.values(), default=0)
 
+    @property
+    def n_tail(self) -> int:
+        """How many ids end every text: what the template writes after a response."""
+        return len(self._end) + (self._template.sep_id is not None)
+
     def encode(
         self, prompt: Prompt, response: str, *, max_response_tokens: int | None = None
     ) -> list[int]:

@@ -31,7 +31,9 @@ def test_what_is_written_is_read(folder: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["reward.json"]
 
 
-@pytest.mark.parametrize("field", list(Manifest.__dataclass_fields__))
+@pytest.mark.parametrize(
+    "field", [name for name in Manifest.__dataclass_fields__ if name != "past"]
+)
 def test_every_field_is_needed_and_named(raw: dict[str, Any], field: str) -> None:
     if field == "schema":
         raw["schema"] = 2
@@ -39,6 +41,11 @@ def test_every_field_is_needed_and_named(raw: dict[str, Any], field: str) -> Non
         del raw[field]
     with pytest.raises(RewardError, match=rf"^here: .*{field}"):
         from_json(raw, "here")
+
+
+def test_a_file_from_before_past_is_read_as_without(raw: dict[str, Any]) -> None:
+    del raw["past"]
+    assert from_json(raw, "here").past is False
 
 
 @pytest.mark.parametrize("part", ["axes[0]", "template"])
