@@ -291,13 +291,15 @@ def width_policy(settings: Settings, models: Models) -> WidthPolicy:
 
 
 def measured_steps(
-    models: Models, on_progress: Callable[[str, int, int], None] | None = None
+    models: Models,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    widest: int = WIDEST_AUTO,
 ) -> StepCosts:
-    """What a decode step costs here by width. Measured at first use, while no prompt is open:
-    on_progress is told (stage, done, total) then."""
+    """What a decode step costs here by width, up to `widest`. Measured at first use, while no
+    prompt is open: on_progress is told (stage, done, total) then."""
     from stars_local.llama.speed import step_costs
 
-    return step_costs(models.language, cache_folder() / "speed", WIDEST_AUTO, on_progress)
+    return step_costs(models.language, cache_folder() / "speed", widest, on_progress)
 
 
 def open_driver(models: Models, *, n_slots: int = 1) -> Driver:

@@ -137,6 +137,7 @@ def _evaluate(
 ) -> tuple[list[Line], PromptSet]:
     """Open what is needed, run what is missing, close."""
     from stars_local import arms
+    from stars_local.cli.eval_estimate import show_estimate
     from stars_local.cli.thresholds import thresholds_for
     from stars_local.evals.prompts import read_prompts
     from stars_local.evals.runner import parse_shard
@@ -167,6 +168,7 @@ def _evaluate(
         }
         judges = dict(map(_open_judge, request.judges))
         plan = arms.make_plan(made, found.prompts, steering, judges, request.cohort, about)
+        show_estimate(plan, request.out, part, opened.get(next(iter(named.values()))))
         return _run(plan, request.out, part, found, request.margin), found
     finally:
         opened.close()

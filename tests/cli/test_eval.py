@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from stars_local import arms
+from stars_local import arms, compose
 from stars_local.cli.app import app
+from stars_local.core.records import Prompt
+from stars_local.llama.speed import StepCosts
 from tests.cli.test_generate import CALIBRATED, language, use
 
 SHORT = ["--segment-size", "3", "--max-new-tokens", "9", "--seed", "0", "--cohort", "2"]
@@ -20,6 +22,7 @@ SHORT = ["--segment-size", "3", "--max-new-tokens", "9", "--seed", "0", "--cohor
 def _doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, language())
     monkeypatch.setattr(arms, "clear", lambda models: None)
+    monkeypatch.setattr(compose, "measured_steps", lambda *_, **__: StepCosts({1: 0.01, 2: 0.0125}))
 
 
 @pytest.fixture
@@ -55,6 +58,44 @@ def test_methods_are_compared_on_the_same_prompts(prompts: Path, tmp_path: Path)
     assert again.exit_code == 0
     assert again.stdout == result.stdout
     assert answers(out) == found
+
+
+def test_the_cost_is_told_first_and_not_where_nothing_is_left(
+    prompts: Path, tmp_path: Path
+) -> None:
+    first = run("eval", prompts, tmp_path / "run", "--method", "vanilla", "--method", "stars")
+    head, vanilla, _, together, rate = first.stderr.splitlines()[:5]
+    assert head.split()[:2] == ["to", "draw,"]
+    assert vanilla.split()[:3] == ["vanilla", "5", "45"]
+    assert together.split()[:2] == ["together", "10"]
+    assert rate == "time at 160 tokens/s: decode steps of width 2, without scoring"
+    again = run("eval", prompts, tmp_path / "run", "--method", "vanilla", "--method", "stars")
+    assert "tokens/s" not in again.stderr
+    results = tmp_path / "run" / "results.jsonl"
+    lines = results.read_text().splitlines(keepends=True)
+    results.write_text("".join(lines[:-1]))
+    rest = run("eval", prompts, tmp_path / "run", "--method", "vanilla", "--method", "stars")
+    assert "cohorts of this run" in rest.stderr
+    assert "together" not in rest.stderr
+
+
+def test_a_suffix_ends_every_prompt(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    make_task = compose.make_task
+
+    def noted(prompt: Prompt, *args: Any, **options: Any) -> Any:
+        asked.append(prompt.messages[-1].content)
+        return make_task(prompt, *args, **options)
+
+    monkeypatch.setattr(compose, "make_task", noted)
+    result = run("eval", prompts, tmp_path / "run", "--suffix", " !!", "--method", "vanilla")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(asked) == [f"question {i} !!" for i in range(5)]
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())["run"]
+    assert manifest["suffix"] == " !!"
+    assert all("!!" not in line["text"] for line in answers(tmp_path / "run"))
 
 
 def test_a_folder_of_another_run_is_refused(prompts: Path, tmp_path: Path) -> None:
