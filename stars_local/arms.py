@@ -1,7 +1,7 @@
 """The arms of an evaluation, from settings: which models are opened, how answers are drawn.
 
-Arms of the same model files share what is loaded. A cohort draws many prompts in one context, so
-sequences and cells are counted here, before anything is loaded.
+One language model is open at a time: arms that share it share what is loaded. A cohort draws
+many prompts in one context, so sequences and cells are counted here, before anything is loaded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stars_local import compose
+from stars_local.arm_specs import ArmSpec, parse_arm
 from stars_local.config import Configured, configure
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import UsageError
@@ -29,26 +30,37 @@ PROMPT_TOKENS = 384  # of context that a prompt is given, where no --n-ctx says 
 FindThresholds = Callable[[Settings, compose.Models], Thresholds | None]
 
 
-def arm_settings(configured: Configured, methods: Sequence[str]) -> dict[str, Settings]:
-    """The settings of each arm by its name, which is how the method is written.
+def arm_settings(
+    configured: Configured, methods: Sequence[str], more: Sequence[ArmSpec] = ()
+) -> dict[str, Settings]:
+    """The settings of each arm by its name; those of methods are named as they are written.
 
-    What stands behind a method's name outweighs a flag. A width of `auto` becomes 1: the batch
-    is full of other prompts.
+    What an arm says itself outweighs a flag. A width of `auto` becomes 1: the batch is full of
+    other prompts. Raises UsageError.
     """
     given = {
         name: getattr(configured.settings, name)
         for name in OPTIONS
         if configured.given(name) and name != "method"
     }
-    found = {}
-    for method in methods:
-        own = parse_method(method)[1]
-        flags = {name: value for name, value in given.items() if name not in own}
-        settings = configure({**flags, "method": method}, {}).settings
-        if settings.width == AUTO:
-            settings = dataclasses.replace(settings, width=1)
-        found[method] = settings
+    found: dict[str, Settings] = {}
+    for spec in (*map(parse_arm, methods), *more):
+        if spec.name in found:
+            raise UsageError(
+                f"the arm {spec.name!r} is given twice: leave one out, or name them apart"
+            )
+        found[spec.name] = _settings_of(spec, given)
     return found
+
+
+def _settings_of(spec: ArmSpec, given: Mapping[str, Any]) -> Settings:
+    own = parse_method(spec.method)[1]
+    flags = {name: value for name, value in given.items() if name not in own}
+    try:
+        settings = configure({**flags, **spec.values, "method": spec.method}, {}).settings
+    except UsageError as error:
+        raise UsageError(f"{spec.where}: {error}" if spec.where else str(error)) from error
+    return dataclasses.replace(settings, width=1) if settings.width == AUTO else settings
 
 
 def sequences(settings: Settings, cohort: int) -> int:
@@ -58,13 +70,15 @@ def sequences(settings: Settings, cohort: int) -> int:
 
 @dataclass(slots=True)
 class Opened:
-    """Models that are open, one set for each pair of files and its limits."""
+    """Models that are open: one language model at a time, and each reward model asked for."""
 
     cohort: int
-    models: dict[tuple[object, ...], compose.Models] = field(default_factory=dict)
+    language: compose.Models | None = None
+    rewards: dict[tuple[object, ...], RewardModel] = field(default_factory=dict)
+    key: tuple[object, ...] = ()
 
-    def get(self, settings: Settings) -> compose.Models:
-        """The models of an arm; loaded when first asked for."""
+    def fitted(self, settings: Settings) -> tuple[Settings, int]:
+        """Settings with room for a cohort, and the sequences it needs. Raises UsageError."""
         n = sequences(settings, self.cohort)
         if n > compose.MAX_SEQUENCES:
             raise UsageError(
@@ -74,36 +88,97 @@ class Opened:
         if settings.n_ctx is None:
             cells = PROMPT_TOKENS + settings.max_new_tokens * (1 + int(settings.width))
             settings = dataclasses.replace(settings, n_ctx=self.cohort * cells)
-        files = (settings.model, settings.reward, settings.gate, settings.provider)
-        key = (*files, settings.n_ctx, n, settings.threads, settings.gpu_layers)
-        if key not in self.models:
-            self.models[key] = compose.open_models(settings, n_sequences=n)
-        return self.models[key]
+        return settings, n
+
+    def language_key(self, settings: Settings) -> tuple[object, ...]:
+        """What arms must have in common to be drawn with the same open language model."""
+        settings, n = self.fitted(settings)
+        files = (settings.model, settings.lora)
+        return (*files, settings.n_ctx, n, settings.threads, settings.gpu_layers)
+
+    def get(self, settings: Settings) -> compose.Models:
+        """The models of an arm. Another language model that was open is unloaded."""
+        key = self.language_key(settings)
+        reward_key = _reward_key(settings)
+        if self.language is None or key != self.key:
+            self._unload()
+            settings, n = self.fitted(settings)
+            scores = reward_key not in self.rewards
+            self.language = compose.open_models(settings, scores=scores, n_sequences=n)
+            self.key = key
+            if self.language.reward is not None:
+                self.rewards[reward_key] = self.language.reward
+        reward = self.reward(settings)
+        return compose.Models(self.language.language, reward, compose.score_chunk(reward))
+
+    def reward(self, settings: Settings) -> RewardModel:
+        """The steering model of an arm."""
+        key = _reward_key(settings)
+        if key not in self.rewards:
+            self.rewards[key] = compose.open_reward_model(settings)
+        return self.rewards[key]
 
     def close(self) -> None:
         """Unload everything."""
-        for models in self.models.values():
-            models.language.unload()
-        self.models.clear()
+        self._unload()
+        self.rewards.clear()
+
+    def _unload(self) -> None:
+        if self.language is not None:
+            self.language.language.unload()
+        self.language = None
+
+
+def _reward_key(settings: Settings) -> tuple[object, ...]:
+    return settings.reward, settings.gate, settings.provider, settings.threads
+
+
+def make_arms(
+    named: Mapping[str, Settings], opened: Opened, find: FindThresholds, seed: int
+) -> list[Arm]:
+    """The arms in their order; each language model is opened once, for what it must tell."""
+    keys = {name: opened.language_key(settings) for name, settings in named.items()}
+    made = {
+        name: make_arm(name, named[name], opened, find, seed)
+        for key in dict.fromkeys(keys.values())
+        for name in named
+        if keys[name] == key
+    }
+    return [made[name] for name in named]
 
 
 def make_arm(name: str, settings: Settings, opened: Opened, find: FindThresholds, seed: int) -> Arm:
-    """An arm over open models; every cohort starts in a context that was cleared."""
+    """An arm; its models are opened now, for thresholds and digests, and again where another
+    arm's took their place. Every cohort starts in a context that was cleared."""
     models = opened.get(settings)
-    thresholds = find(settings, models) if spec_of(settings).needs_threshold else None
-    if spec_of(settings).needs_spread and thresholds is None:
-        thresholds = find(settings, models)
+    needs = spec_of(settings).needs_threshold or spec_of(settings).needs_spread
+    thresholds = find(settings, models) if needs else None
 
     def make_task(prompt: Prompt) -> Task:
-        return compose.make_task(prompt, settings, models, thresholds=thresholds, seed=seed)
+        held = opened.get(settings)
+        return compose.make_task(prompt, settings, held, thresholds=thresholds, seed=seed)
 
     def open_driver(n_slots: int) -> Driver:
-        clear(models)
-        return compose.open_driver(models, n_slots=n_slots)
+        held = opened.get(settings)
+        clear(held)
+        return compose.open_driver(held, n_slots=n_slots)
 
     params = {key: _recorded(value) for key, value in recorded_params(settings, thresholds).items()}
-    params |= {"seed": seed, "model_sha256": models.language.info.sha256}
-    return Arm(name, make_task, open_driver, params)
+    info = models.language.info
+    params |= {"seed": seed, "model_sha256": info.sha256, "adapters": info.adapters}
+    return Arm(name, make_task, open_driver, params, opened.language_key(settings))
+
+
+def steering_models(named: Mapping[str, Settings], opened: Opened) -> dict[str, RewardModel]:
+    """The steering models of all arms, by the names under which they score every answer: the
+    first arm's is `steering`, another's has its reward behind that."""
+    found: dict[str, RewardModel] = {}
+    first = next(iter(named.values())).reward
+    for settings in named.values():
+        name = STEERING if settings.reward == first else f"{STEERING} {settings.reward}"
+        if name not in found:
+            found[name] = opened.reward(settings)
+    return found
 
 
 def make_plan(

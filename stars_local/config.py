@@ -128,7 +128,7 @@ def idle_flags(configured: Configured) -> list[str]:
 
 def read_config_file(path: Path) -> dict[str, object]:
     """The values of a file by option name; an unknown key is named with the nearest right one."""
-    found = _parse_file(path)
+    found = parse_file(path)
     values: dict[str, object] = {}
     for key, value in found.items():
         name = key.replace("-", "_") if isinstance(key, str) else str(key)
@@ -146,7 +146,8 @@ def _nearest(name: str) -> str:
     return f": the nearest option is {near[0]!r}" if near else ""
 
 
-def _parse_file(path: Path) -> dict[Any, object]:
+def parse_file(path: Path) -> dict[Any, object]:
+    """The keys and values of a TOML or YAML file, unchecked. Raises ConfigError."""
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ConfigError(f"{path}: larger than {_MAX_FILE_BYTES} bytes: not a configuration")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,13 +14,14 @@ import typer
 
 from stars_local.cli.options import with_settings
 from stars_local.config import Configured
-from stars_local.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from stars_local.core.ports import RewardModel
+    from stars_local.arm_specs import ArmSpec
+    from stars_local.cli.judges import Judges
     from stars_local.evals.prompts import PromptSet
     from stars_local.evals.records import Line
     from stars_local.evals.runner import Plan, Shard
+    from stars_local.evals.verdicts import Verdict
 
 DEFAULT_METHODS = ("vanilla", "stars")
 
@@ -30,7 +31,11 @@ Prompts = Annotated[
 Out = Annotated[Path, typer.Option(help="The folder of the run; give it again to go on.")]
 Judge = Annotated[
     list[str] | None,
-    typer.Option(metavar="reward:DIR", help="An independent judge; as often as wanted."),
+    typer.Option(
+        metavar="KIND[:PATH]",
+        help="An independent judge, as often as wanted: reward:DIR, refusal, llm:GGUF (pairs), "
+        "or perplexity:GGUF.",
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(help="Most prompts.", min=1)]
 SampleSeed = Annotated[
@@ -68,7 +73,15 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME[:PARAM=VALUE,...]",
-            help="A method to compare; as often as wanted. Default: vanilla, stars.",
+            help="A method to compare; as often as wanted. model, lora and reward may stand among "
+            "its parameters. Default: vanilla, stars.",
+        ),
+    ] = None,
+    arms: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Further arms from a TOML file: an [[arm]] each, with name, method and options.",
         ),
     ] = None,
     judge: Judge = None,
@@ -92,7 +105,11 @@ def evaluate(
     request = _Request(
         prompts, out, judge or (), limit, sample_seed, cohort, shard, margin, prefill, suffix
     )
-    lines, found = _evaluate(configured, method or DEFAULT_METHODS, request)
+    from stars_local.arm_specs import read_arms
+
+    more = () if arms is None else read_arms(arms)
+    methods = method or (() if more else DEFAULT_METHODS)
+    lines, found = _evaluate(configured, methods, request, more)
     if export_pairs is not None:
         _export(lines, found, export_pairs)
 
@@ -133,17 +150,22 @@ def sweep(
 
 
 def _evaluate(
-    configured: Configured, methods: Sequence[str], request: _Request
+    configured: Configured,
+    methods: Sequence[str],
+    request: _Request,
+    more: Sequence[ArmSpec] = (),
 ) -> tuple[list[Line], PromptSet]:
     """Open what is needed, run what is missing, close."""
     from stars_local import arms
     from stars_local.cli.eval_estimate import show_estimate
+    from stars_local.cli.judges import Judges, check_judges, open_judges
     from stars_local.cli.thresholds import thresholds_for
     from stars_local.evals.prompts import read_prompts
     from stars_local.evals.runner import parse_shard
 
     settings = configured.settings
     part = parse_shard(request.shard)
+    check_judges(request.judges)
     seed = 0 if settings.seed is None else settings.seed
     found = read_prompts(
         request.prompts,
@@ -153,38 +175,34 @@ def _evaluate(
         prefill=request.prefill,
         suffix=request.suffix,
     )
-    named = arms.arm_settings(configured, methods)
-    opened = arms.Opened(request.cohort)
+    named = arms.arm_settings(configured, methods, more)
+    opened, judges = arms.Opened(request.cohort), Judges()
     try:
-        made = [
-            arms.make_arm(name, each, opened, thresholds_for, seed) for name, each in named.items()
-        ]
-        steering = opened.get(next(iter(named.values()))).scoring
-        about = {
+        made = arms.make_arms(named, opened, thresholds_for, seed)
+        steering, *others = arms.steering_models(named, opened).items()
+        about: dict[str, Any] = {
             "prompts": found.sha256,
             "prefill": request.prefill,
             "suffix": request.suffix,
-            "steering": steering.info.axis,
+            "steering": steering[1].info.axis,
         }
-        judges = dict(map(_open_judge, request.judges))
-        plan = arms.make_plan(made, found.prompts, steering, judges, request.cohort, about)
+        steerers = [steering[1], *(model for _, model in others)]
+        judges = open_judges(request.judges, steerers, settings.threads or 0)
+        about |= judges.recorded()
+        if found.labels:
+            about["labels"] = found.labels
+        single = judges.single | dict(others)
+        plan = arms.make_plan(made, found.prompts, steering[1], single, request.cohort, about)
         show_estimate(plan, request.out, part, opened.get(next(iter(named.values()))))
-        return _run(plan, request.out, part, found, request.margin), found
+        return _run(plan, request.out, part, found, request.margin, judges), found
     finally:
+        judges.close()
         opened.close()
 
 
-def _open_judge(text: str) -> tuple[str, RewardModel]:
-    kind, colon, path = text.partition(":")
-    if kind != "reward" or not colon or not path:
-        raise UsageError(f"--judge {text}: give reward:DIR, a folder with a reward model")
-    from stars_local.reward.resolve import open_reward
-
-    model = open_reward(path)
-    return model.info.name, model
-
-
-def _run(plan: Plan, out: Path, shard: Shard, found: PromptSet, margin: float) -> list[Line]:
+def _run(
+    plan: Plan, out: Path, shard: Shard, found: PromptSet, margin: float, judges: Judges
+) -> list[Line]:
     """Draw what is missing, show how long is left by arm, and write the summary."""
     from stars_local.cli.progress import stages
     from stars_local.evals.records import SUMMARY, write_atomically
@@ -204,10 +222,29 @@ def _run(plan: Plan, out: Path, shard: Shard, found: PromptSet, margin: float) -
             lines.append(line)
             done[line["arm"]] += 1
             advance(line["arm"], done[line["arm"]], total)
-    summary = summarise(lines, found.labels, margin=margin)
+        verdicts = list(_verdicts(judges, lines, plan, out, advance))
+    summary = summarise(lines, found.labels, margin=margin, verdicts=verdicts)
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     _show(summary)
     return lines
+
+
+def _verdicts(
+    judges: Judges,
+    lines: list[Line],
+    plan: Plan,
+    out: Path,
+    advance: Callable[[str, int, int], None],
+) -> Iterator[Verdict]:
+    """What the judges of pairs say of all answers."""
+    from stars_local.evals.verdicts import judge_pairs
+
+    prompts = {prompt.id: prompt for prompt in plan.prompts}
+    n_pairs = len(lines) * (len(plan.arms) - 1) // 2
+    for name, model in judges.pairs.items():
+        for done, verdict in enumerate(judge_pairs(name, model, lines, prompts, out), start=1):
+            advance(name, done, n_pairs)
+            yield verdict
 
 
 def _export(lines: list[Line], found: PromptSet, path: Path) -> None:

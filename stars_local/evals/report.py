@@ -44,7 +44,7 @@ def write_report(runs: Sequence[Path], out: Path) -> list[Path]:
         raise DataError(f"{runs[0]}: no answers yet: run 'stars-local eval' first")
     manifests = [read_manifest(run) for run in runs]
     summary = summarise(lines)
-    judge = next((name for name in lines[0]["rewards"] if name != STEERING), STEERING)
+    judge = next((name for name in lines[0]["rewards"] if not name.startswith(STEERING)), STEERING)
     tables = {"Arms": _arms(summary), "Pairs of arms": _pairs(summary)}
     note = _note(judge)
     try:

@@ -3,12 +3,13 @@
 A cohort is `width` prompts that follow each other in the prompt set; every arm draws it in
 lockstep from a cleared context, so that its answers depend on nothing but itself. It is the
 unit of resuming (unfinished, it runs again whole) and of sharding (cohort k belongs to shard
-k mod n). Models come in by the ports; this module opens none.
+k mod n). Arms of one language model draw all their cohorts before those of the next, so that
+only one need be open. Models come in by the ports; this module opens none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,14 @@ from stars_local.evals.records import SCHEMA, Line, ResultsFile, answer_line, cl
 class Arm:
     """One way to answer. name: unique in a run. make_task: an answer to draw for a prompt.
     open_driver: called before each cohort; gives a driver over a cleared context with a slot
-    for every prompt of a cohort. params: what the manifest records."""
+    for every prompt of a cohort. params: what the manifest records. group: arms of equal ones
+    share a language model, and run together."""
 
     name: str
     make_task: Callable[[Prompt], Task]
     open_driver: Callable[[int], Driver]
     params: Mapping[str, Any] = field(default_factory=dict)
+    group: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +113,20 @@ def run(plan: Plan, folder: Path, shard: Shard | None = None) -> Generator[Line,
     kept = file.resume(wanted)
     yield from kept
     done = {(line["arm"], line["cohort"]) for line in kept}
-    for k in mine:
-        for arm in plan.arms:
-            if (arm.name, k) in done:
-                continue
-            with closing(_cohort(arm, k, cohorts[k], plan.judges)) as lines:
-                for line in lines:
-                    file.append(line)
-                    yield line
+    for arm, k in _order(plan.arms, mine):
+        if (arm.name, k) in done:
+            continue
+        with closing(_cohort(arm, k, cohorts[k], plan.judges)) as lines:
+            for line in lines:
+                file.append(line)
+                yield line
+
+
+def _order(arms: Sequence[Arm], cohorts: Sequence[int]) -> Iterator[tuple[Arm, int]]:
+    """Group by group, in it cohort by cohort, in that arm by arm."""
+    for group in dict.fromkeys(arm.group for arm in arms):
+        together = [arm for arm in arms if arm.group == group]
+        yield from ((arm, k) for k in cohorts for arm in together)
 
 
 def _cohort(
