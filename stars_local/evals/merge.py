@@ -19,11 +19,13 @@ from stars_local.evals.records import (
     write_atomically,
 )
 from stars_local.evals.summary import summarise
+from stars_local.evals.verdicts import append_verdict, read_verdicts
 
 
-def merge_runs(shards: Sequence[Path], out: Path) -> dict[str, Any]:
+def merge_runs(shards: Sequence[Path], out: Path, *, margin: float = 0.0) -> dict[str, Any]:
     """Write the answers of all shards to `out`, each once, and return the summary.
 
+    margin: as of `summarise`. Labels of prompts come from the manifest.
     Raises UsageError where the shards are not of one run, DataError where answers are missing.
     """
     manifests = [read_manifest(folder) for folder in shards]
@@ -47,6 +49,9 @@ def merge_runs(shards: Sequence[Path], out: Path) -> dict[str, Any]:
     claim(out, manifests[0])
     ordered = [lines[arm, name] for name in run["prompt_ids"] for arm in run["arms"]]
     write_atomically(out / RESULTS, "".join(map(to_text, ordered)))
-    summary = summarise(ordered)
+    verdicts = [each for folder in shards for each in read_verdicts(folder)]
+    for verdict in verdicts:
+        append_verdict(out, verdict)
+    summary = summarise(ordered, run.get("labels"), margin=margin, verdicts=read_verdicts(out))
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary

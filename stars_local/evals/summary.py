@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stars_local.evals import metrics
+from stars_local.evals.judges import STEERING as STEERING
+from stars_local.evals.judges import is_logprob
 from stars_local.evals.records import Line
 from stars_local.evals.refusals import is_refusal
+from stars_local.evals.verdicts import Verdict
 
-STEERING = "steering"
 _ENDINGS = ("eog", "stop_string")
 _COUNTS = (
     "n_decoded_tokens",
@@ -34,10 +36,12 @@ def summarise(
     labels: Mapping[str, Mapping[str, str]] | None = None,
     *,
     margin: float = 0.0,
+    verdicts: Sequence[Verdict] = (),
 ) -> dict[str, Any]:
     """The summary of all answers. labels: what the prompt file says of a prompt, by its id.
 
-    margin: rewards that differ by no more than this are a tie, by every judge.
+    margin: rewards that differ by no more than this are a tie, by every judge of single answers.
+    verdicts: of judges of pairs; one that is None is counted, and takes no part otherwise.
     """
     by_arm: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
@@ -50,7 +54,8 @@ def summarise(
             _pair(first, second, judge, by_arm, margin)
             for second, first in itertools.combinations(by_arm, 2)
             for judge in _judges(lines)
-        ],
+        ]
+        + _verdict_pairs(verdicts, by_arm),
     }
 
 
@@ -69,6 +74,11 @@ def _arm(answers: Sequence[Line], labels: Mapping[str, Mapping[str, str]]) -> di
         "rewards": {
             name: _plain(metrics.mean([line["rewards"][name] for line in answers]))
             for name in _judges(answers)
+        },
+        "perplexity": {
+            name: _perplexity([line["rewards"][name] for line in answers])
+            for name in _judges(answers)
+            if is_logprob(name)
         },
         **{name: _mean([line[name] for line in answers]) for name in _COUNTS},
         "decoded_per_kept": _plain(
@@ -151,10 +161,42 @@ def _pair(
         found = {line["prompt_id"]: line["rewards"].get(judge) for line in by_arm[arm]}
         return {key: value for key, value in found.items() if value is not None}
 
+    return _compared(first, second, judge, values(first), values(second), by_arm, margin)
+
+
+def _verdict_pairs(
+    verdicts: Sequence[Verdict], by_arm: Mapping[str, Sequence[Line]]
+) -> list[dict[str, Any]]:
+    """What judges of pairs say, in the same form; `n_inconsistent`: no verdict was reached.
+
+    `difference` is the share of wins less that of losses.
+    """
+    groups: dict[tuple[str, str, str], list[Verdict]] = defaultdict(list)
+    for each in verdicts:
+        groups[each.first, each.second, each.judge].append(each)
+    pairs = []
+    for (first, second, judge), group in groups.items():
+        mine = {v.prompt_id: float(v.verdict) for v in group if v.verdict is not None}
+        theirs = dict.fromkeys(mine, 0.0)
+        pair = _compared(first, second, judge, mine, theirs, by_arm, 0.0)
+        pairs.append({**pair, "n_inconsistent": len(group) - len(mine)})
+    return pairs
+
+
+def _compared(
+    first: str,
+    second: str,
+    judge: str,
+    mine: Mapping[str, float],
+    theirs: Mapping[str, float],
+    by_arm: Mapping[str, Sequence[Line]],
+    margin: float,
+) -> dict[str, Any]:
+    """Two arms by values of the prompts that both have."""
+
     def lengths(arm: str) -> dict[str, float]:
         return {line["prompt_id"]: float(len(line["text"])) for line in by_arm[arm]}
 
-    mine, theirs = values(first), values(second)
     duel = metrics.duel(mine, theirs, margin=margin)
     controlled = metrics.length_controlled_win_rate(
         mine, theirs, lengths(first), lengths(second), margin=margin
@@ -175,6 +217,15 @@ def _pair(
         "difference": _plain(duel.difference),
         "length_controlled_win_rate": _plain(controlled),
     }
+
+
+def _perplexity(logprobs: Sequence[float]) -> dict[str, float | None]:
+    """exp(-mean log-probability by token), the mean over answers, with its interval."""
+
+    def perplexity(rows: metrics.Floats) -> float:
+        return math.exp(-float(rows.mean()))
+
+    return _plain(metrics.bootstrap([[value] for value in logprobs], perplexity))
 
 
 def _plain(estimate: metrics.Estimate) -> dict[str, float | None]:

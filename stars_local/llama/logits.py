@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stars_local.core.errors import ModelError, UsageError
-from stars_local.core.records import ModelInfo
+from stars_local.core.records import ModelInfo, Prompt
 from stars_local.llama.batch import Batch
 from stars_local.llama.library import native
 from stars_local.llama.model import ContextParams, NativeModel
+from stars_local.llama.template import render
 
 MAX_WINDOW = 512  # decoded in one batch, as llama.cpp's own measurement does
 _SEQUENCE = 0
@@ -45,6 +46,17 @@ class LogitsModel:
     def tokenize(self, text: str) -> list[int]:
         """The token ids of a text; what looks like a control token in it is text."""
         return self._native.vocabulary.tokenize(text, control=False)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The token ids of a prompt by the model's own chat template, its prefill included."""
+        vocabulary = self._native.vocabulary
+        pieces = render(
+            prompt,
+            self._native.chat_template,
+            bos=vocabulary.special_text(vocabulary.bos),
+            eos=vocabulary.special_text(vocabulary.eos),
+        )
+        return vocabulary.encode(pieces)
 
     @property
     def bos(self) -> int | None:

@@ -1,0 +1,110 @@
+"""What a person writes behind `--judge`, opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stars_local.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from stars_local.core.ports import RewardModel
+    from stars_local.evals.verdicts import GivesNextWords
+
+KINDS = "reward:DIR, refusal, llm:GGUF or perplexity:GGUF"
+
+
+@dataclass(slots=True)
+class Judges:
+    """Open judges by the name they have in results: of single answers, and of pairs."""
+
+    single: dict[str, RewardModel] = field(default_factory=dict)
+    pairs: dict[str, GivesNextWords] = field(default_factory=dict)
+    unloads: list[Callable[[], None]] = field(default_factory=list)
+
+    def recorded(self) -> dict[str, Any]:
+        """What a run's manifest says of the judges of pairs; those of answers are in its plan."""
+        if not self.pairs:
+            return {}
+        return {"judges_of_pairs": {name: each.info.sha256 for name, each in self.pairs.items()}}
+
+    def close(self) -> None:
+        """Unload the language models among them."""
+        while self.unloads:
+            self.unloads.pop()()
+
+
+def check_judges(texts: Sequence[str]) -> None:
+    """UsageError for a judge that is none, or is given twice; opens nothing."""
+    for text in texts:
+        kind, colon, path = text.partition(":")
+        if kind not in ("reward", "refusal", "llm", "perplexity"):
+            raise UsageError(f"--judge {text}: give {KINDS}")
+        if (kind == "refusal") == bool(colon) or (colon and not path):
+            raise UsageError(f"--judge {text}: give {KINDS}")
+        if texts.count(text) > 1:
+            raise UsageError(f"--judge {text} is given twice: leave one out")
+
+
+def open_judges(texts: Sequence[str], steering: Sequence[RewardModel], threads: int) -> Judges:
+    """Open all judges; steering: the models that the arms are steered by.
+
+    Raises UsageError for a reward model that also steers: it would judge its own work.
+    threads: of the language models, 0 for every core.
+    """
+    check_judges(texts)
+    judges = Judges()
+    try:
+        for text in texts:
+            kind, _, path = text.partition(":")
+            _open_one(kind, path, judges, steering, threads)
+    except BaseException:
+        judges.close()
+        raise
+    return judges
+
+
+def _open_one(
+    kind: str, path: str, judges: Judges, steering: Sequence[RewardModel], threads: int
+) -> None:
+    if kind == "reward":
+        from stars_local.reward.resolve import open_reward
+
+        model = open_reward(path)
+        if any(model.info.sha256 == each.info.sha256 for each in steering):
+            raise UsageError(
+                f"--judge reward:{path} is the model that steers (sha256 "
+                f"{model.info.sha256[:12]}): give one that had no part in the answers"
+            )
+        _add(judges, model.info.name, model)
+    elif kind == "refusal":
+        from stars_local.evals.judges import RefusalJudge
+
+        _add(judges, RefusalJudge().info.name, RefusalJudge())
+    elif kind == "perplexity":
+        from stars_local.evals.judges import LogprobJudge
+        from stars_local.llama.judging import TextLikelihood
+
+        likelihood = TextLikelihood(Path(path), n_threads=threads)
+        judges.unloads.append(likelihood.unload)
+        judge = LogprobJudge(likelihood)
+        _add(judges, judge.info.name, judge)
+    else:
+        from stars_local.llama.judging import NextWords
+
+        words = NextWords(Path(path), n_threads=threads)
+        judges.unloads.append(words.unload)
+        name = _free(judges, f"llm {words.info.name}", words.info.sha256)
+        judges.pairs[name] = words
+
+
+def _add(judges: Judges, name: str, model: RewardModel) -> None:
+    judges.single[_free(judges, name, model.info.sha256)] = model
+
+
+def _free(judges: Judges, name: str, sha256: str) -> str:
+    """A name that no judge has yet: two models may call themselves alike."""
+    taken = {"steering", *judges.single, *judges.pairs}
+    return f"{name} {sha256[:6]}" if name in taken else name

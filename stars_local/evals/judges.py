@@ -1,0 +1,92 @@
+"""Judges of finished answers that are no reward model, behind the same port.
+
+`refusal` says 1.0 of a refusal and 0.0 of anything else; `logprob NAME` says how likely a
+language model finds an answer. Neither says which answer is better, so neither stands for quality.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from stars_local.core.records import ModelInfo, Prompt, Reward, RewardInfo, Scores
+from stars_local.evals.refusals import PHRASES, WINDOW, is_refusal
+
+STEERING = "steering"
+REFUSAL = "refusal"
+LOGPROB = "logprob"  # followed by the name of the model
+_MAX_TOKENS = 2**31
+
+
+class GivesLogprobs(Protocol):
+    """A language model that tells the log-probability of given text; natural logarithms."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+    def logprobs(self, prompt: Prompt, response: str) -> Sequence[float]: ...
+
+
+def quality_judge(names: Sequence[str]) -> str | None:
+    """The first of a run's judges that tells good from bad and was not steered by."""
+    for name in names:
+        if not (is_steering(name) or is_logprob(name) or name.split()[0] == REFUSAL):
+            return name
+    return None
+
+
+def is_steering(name: str) -> bool:
+    """Whether a judge is a model that an arm was steered by: its rewards are optimised."""
+    return name.split()[0] == STEERING
+
+
+def is_logprob(name: str) -> bool:
+    """Whether a judge's values are log-probabilities by token, of which perplexity is made."""
+    return name.startswith(f"{LOGPROB} ")
+
+
+class RefusalJudge:
+    """The rules of `stars_local.evals.refusals` as a judge. Its digest is that of the rules."""
+
+    batch_invariant = True
+
+    @property
+    def info(self) -> RewardInfo:
+        """Identity of the rules."""
+        rules = "\n".join((str(WINDOW), *PHRASES))
+        digest = hashlib.sha256(rules.encode()).hexdigest()
+        return RewardInfo(REFUSAL, digest[:8], digest, REFUSAL, (REFUSAL,), _MAX_TOKENS)
+
+    def score(self, items: Sequence[tuple[Prompt, str]]) -> Scores:
+        """1.0 where the rules see a refusal."""
+        found = [float(is_refusal(text)) for _, text in items]
+        return Scores(tuple(Reward(value, {REFUSAL: value}) for value in found), 0)
+
+
+class LogprobJudge:
+    """The mean log-probability of an answer's tokens; exp of its negative is the perplexity.
+
+    An answer without a token has no such mean: 0.0 stands for it, the value of certainty.
+    """
+
+    batch_invariant = True
+
+    def __init__(self, model: GivesLogprobs) -> None:
+        self._model = model
+
+    @property
+    def info(self) -> RewardInfo:
+        """Identity of the language model."""
+        model = self._model.info
+        name = f"{LOGPROB} {model.name}"
+        return RewardInfo(name, model.quant, model.sha256, LOGPROB, (LOGPROB,), _MAX_TOKENS)
+
+    def score(self, items: Sequence[tuple[Prompt, str]]) -> Scores:
+        """Nats by token, at most 0."""
+        rewards, n_tokens = [], 0
+        for prompt, text in items:
+            each = self._model.logprobs(prompt, text)
+            n_tokens += len(each)
+            value = sum(each) / len(each) if each else 0.0
+            rewards.append(Reward(value, {LOGPROB: value}))
+        return Scores(tuple(rewards), len(items), n_tokens)
