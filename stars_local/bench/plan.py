@@ -43,6 +43,7 @@ class Sizes:
     responses: tuple[int, ...] = (32, 128, 512)
     n_rollback: int = 1024
     cohort: int = 16
+    decoder_layers: int = 30
 
 
 QUICK_SIZES = Sizes(quants=("Q4_0",), widths=(1, 8, 32), policies=(1, 4), rates=(4,), n_answer=64)

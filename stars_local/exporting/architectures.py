@@ -89,7 +89,7 @@ class _Encoder(nn.Module):  # type: ignore[misc]
         return logits.float()
 
 
-class _LastToken(nn.Module):  # type: ignore[misc]
+class LastToken(nn.Module):  # type: ignore[misc]
     """A decoder with a linear head, read at the last token that the mask calls real."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -190,7 +190,7 @@ def _hugging_face(folder: Path) -> Source:
     if kind is not Kind.ENCODER and settings.get("add_bos_token") is True and template is None:
         cls_id = named_id(tokenizer, settings, "bos_token", "<s>")
     pair = encoder and cls_id is not None and sep_id is not None
-    network = _Encoder(model, sep_id if pair else None) if encoder else _LastToken(model)
+    network = _Encoder(model, sep_id if pair else None) if encoder else LastToken(model)
     pad_id = getattr(model.config, "pad_token_id", None)
     limit = token_limit(model.config, settings)
     style = Style.PLAIN if encoder else Style.HH if template is None else Style.TOKENIZER

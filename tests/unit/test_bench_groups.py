@@ -38,6 +38,7 @@ SMALL = Sizes(
     responses=(8, 32),
     n_rollback=64,
     cohort=2,
+    decoder_layers=1,
 )
 
 
