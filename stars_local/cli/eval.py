@@ -276,8 +276,9 @@ def _show(summary: dict[str, Any]) -> None:
 def merge(
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
     shards: Annotated[list[Path], typer.Argument(help="The folders of the shards.")],
+    margin: Margin = 0.0,
 ) -> None:
     """Join the shards of one run into one folder with its summary."""
     from stars_local.evals.merge import merge_runs
 
-    _show(merge_runs(shards, out))
+    _show(merge_runs(shards, out, margin=margin))

@@ -142,6 +142,26 @@ def test_shards_are_merged_and_reported(prompts: Path, tmp_path: Path) -> None:
     assert (tmp_path / "all" / "report.html").read_text().startswith("<!doctype html>")
 
 
+def test_what_is_merged_is_what_one_process_sums_up(tmp_path: Path) -> None:
+    prompts = tmp_path / "xs.csv"
+    rows = "".join(f"{i},question {i},{('safe', 'unsafe')[i % 2]}\n" for i in range(5))
+    prompts.write_text("id,prompt,label\n" + rows)
+    for i in (1, 2):
+        assert run("eval", prompts, tmp_path / f"{i}", "--shard", f"{i}/2").exit_code == 0
+    assert run("eval", prompts, tmp_path / "whole", "--margin", "1").exit_code == 0
+    folders = [str(tmp_path / name) for name in ("all", "1", "2")]
+    merged = CliRunner().invoke(app, ["eval", "merge", *folders, "--margin", "1"])
+    assert merged.exit_code == 0, merged.stderr
+    one, other = (
+        json.loads((tmp_path / name / "summary.json").read_text()) for name in ("all", "whole")
+    )
+    assert one["pairs"] == other["pairs"]
+    assert one["pairs"][0]["margin"] == 1
+    for arm in one["arms"]:
+        assert set(one["arms"][arm]["refusals"]) == {"all", "safe", "unsafe"}
+        assert one["arms"][arm]["refusals"] == other["arms"][arm]["refusals"]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -161,3 +181,39 @@ def test_bad_arguments_are_usage_errors(
     assert result.exit_code == 2
     assert words in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_arms_from_a_file_and_their_own_rewards(prompts: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "arms.toml", tmp_path / "run"
+    file.write_text(
+        "[[arm]]\nname = 'short'\nmethod = 'stars'\nmax-attempts = 2\nmodel = 'other.gguf'\n"
+        "[[arm]]\nname = 'by another reward'\nmethod = 'best-of-n:n=2'\nreward = 'other'\n"
+    )
+    more = ["--arms", str(file), "--method", "vanilla", "--method", "stars:model=third.gguf"]
+    result = run("eval", prompts, out, *more)
+    assert result.exit_code == 0, result.stderr
+    names = ["vanilla", "stars:model=third.gguf", "short", "by another reward"]
+    manifest = json.loads((out / "manifest.json").read_text())["run"]
+    assert list(manifest["arms"]) == names
+    assert manifest["arms"]["short"]["max_attempts"] == 2
+    assert manifest["arms"]["by another reward"]["reward"] == "other"
+    assert list(manifest["judges"]) == ["steering", "steering other"]
+    found = answers(out)
+    assert len(found) == 20
+    assert all(set(line["rewards"]) == {"steering", "steering other"} for line in found)
+    assert run("eval", prompts, out, *more).exit_code == 0
+    assert answers(out) == found
+    made = CliRunner().invoke(app, ["report", str(out)])
+    assert made.exit_code == 0, made.stderr
+    assert "No independent judge took part" in (out / "report.md").read_text()
+
+
+def test_an_arms_file_alone_adds_no_other_arms(prompts: Path, tmp_path: Path) -> None:
+    file = tmp_path / "arms.toml"
+    file.write_text("[[arm]]\nname = 'only'\nmethod = 'vanilla'\n")
+    assert run("eval", prompts, tmp_path / "run", "--arms", str(file)).exit_code == 0
+    assert {line["arm"] for line in answers(tmp_path / "run")} == {"only"}
+    file.write_text("[[arm]]\nname = 'only'\nmethod = 'vanilla'\nmodle = 'x'\n")
+    result = run("eval", prompts, tmp_path / "other", "--arms", str(file))
+    assert result.exit_code == 2
+    assert "the nearest is 'model'" in result.stderr
