@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stars_local.core.driver import Driver
 from stars_local.core.errors import DataError, UsageError
 from stars_local.evals.merge import merge_runs
 from stars_local.evals.records import RESULTS
-from stars_local.evals.runner import Plan, Shard, parse_shard, preference_pairs, run
+from stars_local.evals.runner import Arm, Plan, Shard, parse_shard, preference_pairs, run
 from tests.support.toy_runs import arm, plan, timeless
 
 
@@ -110,3 +111,35 @@ def test_pairs_prefer_what_was_kept_and_share_its_prefix(tmp_path: Path, prefill
         assert pair["prefix"].startswith(prefill)
         assert pair["chosen_reward"] > pair["rejected_reward"]
         assert any(text.startswith(pair["prefix"] + pair["chosen"]) for text in texts)
+
+
+def test_arms_of_one_model_run_together_and_answer_as_they_would_apart(tmp_path: Path) -> None:
+    names = ("vanilla", "stars", "best-of-n")
+    arms = tuple(replace(arm(name), group=name == "stars") for name in names)
+    lines = list(run(plan(arms=arms), tmp_path / "run"))
+    order = list(dict.fromkeys((line["arm"], line["cohort"]) for line in lines))
+    first = [(name, k) for k in range(3) for name in ("vanilla", "best-of-n")]
+    assert order == [*first, *(("stars", k) for k in range(3))]
+    assert timeless(tmp_path / "run") == undisturbed(tmp_path / "whole")
+
+
+def test_a_run_killed_between_models_opens_none_that_is_done(tmp_path: Path) -> None:
+    opened: list[str] = []
+
+    def noting(name: str) -> Arm:
+        made = arm(name)
+
+        def open_driver(n_slots: int) -> Driver:
+            opened.append(name)
+            return made.open_driver(n_slots)
+
+        return replace(made, open_driver=open_driver, group=name)
+
+    whole = plan(arms=(noting("vanilla"), noting("stars")))
+    steps = run(whole, tmp_path)
+    for _ in zip(range(9), steps, strict=False):  # vanilla, and inside the first cohort of stars
+        pass
+    steps.close()
+    opened.clear()
+    assert len(list(run(whole, tmp_path))) == 14
+    assert opened == ["stars"] * 3
