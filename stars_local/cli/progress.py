@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+LINE_EVERY_S = 30.0
+
 
 @contextmanager
 def stages(
@@ -24,9 +27,10 @@ def stages(
     """Show a bar a stage; yields a function of (stage, done, total).
 
     after_s: what is done in fewer seconds is not shown. Not a terminal: a plain line when a
-    stage begins and when it ends.
+    stage begins and when it ends, and every half minute between, with the time left.
     """
     began = time.monotonic()
+    lines: dict[str, tuple[float, int, float]] = {}  # stage: when and where it began, last line
     screen = Console(stderr=True) if console is None else console
     columns = (
         TextColumn("{task.description}"),
@@ -37,13 +41,26 @@ def stages(
         TimeRemainingColumn(),
     )
     tasks = {}
+
+    def say(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        start, first, last = lines.get(stage, (now, done, -math.inf))
+        if done < total and now - last < LINE_EVERY_S:
+            return
+        left = ""
+        if first < done < total:
+            seconds = (now - start) / (done - first) * (total - done)
+            left = f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
+        screen.print(f"{stage}: {done} of {total}{left}", highlight=False)
+        lines[stage] = (start, first, now)
+
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as bars:
 
         def advance(stage: str, done: int, total: int) -> None:
             if time.monotonic() - began < after_s:
                 return
-            if not screen.is_terminal and done in (1, total):
-                screen.print(f"{stage}: {done} of {total}", highlight=False)
+            if not screen.is_terminal:
+                say(stage, done, total)
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
             bars.update(tasks[stage], completed=done, total=total)
