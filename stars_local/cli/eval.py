@@ -62,6 +62,7 @@ class _Request:
     margin: float
     prefill: str = ""
     suffix: str = ""
+    turns: int = 1
 
 
 @with_settings
@@ -92,6 +93,15 @@ def evaluate(
     margin: Margin = 0.0,
     prefill: Annotated[str, typer.Option(help="What every response is forced to begin with.")] = "",
     suffix: Annotated[str, typer.Option(help="Appended to every prompt.")] = "",
+    turns: Annotated[
+        int,
+        typer.Option(
+            help="2: ask the second turns of the prompts too, after each arm's own answer, as a "
+            "run in OUT/turn-2; judges of pairs judge the first turn only.",
+            min=1,
+            max=2,
+        ),
+    ] = 1,
     export_pairs: Annotated[
         Path | None, typer.Option(help="Write kept against rejected segments as JSON lines.")
     ] = None,
@@ -103,7 +113,17 @@ def evaluate(
     `stars-local eval merge` joins shards.
     """
     request = _Request(
-        prompts, out, judge or (), limit, sample_seed, cohort, shard, margin, prefill, suffix
+        prompts,
+        out,
+        judge or (),
+        limit,
+        sample_seed,
+        cohort,
+        shard,
+        margin,
+        prefill,
+        suffix,
+        turns,
     )
     from stars_local.arm_specs import read_arms
 
@@ -162,6 +182,7 @@ def _evaluate(
     from stars_local.cli.thresholds import thresholds_for
     from stars_local.evals.prompts import read_prompts
     from stars_local.evals.runner import parse_shard
+    from stars_local.evals.turns import SECOND, check_turns, second_turn
 
     settings = configured.settings
     part = parse_shard(request.shard)
@@ -175,6 +196,8 @@ def _evaluate(
         prefill=request.prefill,
         suffix=request.suffix,
     )
+    if request.turns == 2:
+        check_turns(found.prompts, found.later_turns)
     named = arms.arm_settings(configured, methods, more)
     opened, judges = arms.Opened(request.cohort), Judges()
     try:
@@ -194,7 +217,11 @@ def _evaluate(
         single = judges.single | dict(others)
         plan = arms.make_plan(made, found.prompts, steering[1], single, request.cohort, about)
         show_estimate(plan, request.out, part, opened.get(next(iter(named.values()))))
-        return _run(plan, request.out, part, found, request.margin, judges), found
+        lines = _run(plan, request.out, part, found, request.margin, judges)
+        if request.turns == 2:
+            second = second_turn(plan, found.later_turns, lines)
+            _run(second, request.out / SECOND, part, found, request.margin, Judges())
+        return lines, found
     finally:
         judges.close()
         opened.close()

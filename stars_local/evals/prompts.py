@@ -8,7 +8,8 @@
     XSTest              CSV with `prompt` and `label` (safe, unsafe)
     IMDB                CSV with `text` and `label`: the first words of a review are the prompt,
                         as raw text
-    MT-bench            JSON lines with `turns`: the first turn, the second one needs an answer
+    MT-bench            JSON lines with `turns`: the first is the prompt, the rest stand in
+                        `PromptSet.later_turns`
     generic             JSON lines or CSV with `prompt`, `question` or `messages`, and `id`; else
                         text with a prompt a line
 
@@ -44,12 +45,14 @@ csv.field_size_limit(1 << 24)
 @dataclass(frozen=True, slots=True)
 class PromptSet:
     """Prompts of one file. sha256: of the file, hex. labels: what the file says of a prompt
-    beside its text (category, label), by id."""
+    beside its text (category, label), by id. later_turns: what the user says after the answer,
+    by the id of the prompts that have it."""
 
     path: str
     sha256: str
     prompts: tuple[Prompt, ...]
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    later_turns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class _Row:
     text: str | None = None
     given_id: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    later_turns: tuple[str, ...] = ()
 
 
 def read_prompts(
@@ -94,7 +98,8 @@ def read_prompts(
         named = [named[i] for i in chosen]
     prompts = tuple(_prompt(name, row, system, prefill, suffix) for name, row in named)
     labels = {name: row.labels for name, row in named if row.labels}
-    return PromptSet(str(path), hashlib.sha256(raw).hexdigest(), prompts, labels)
+    later = {name: row.later_turns for name, row in named if row.later_turns}
+    return PromptSet(str(path), hashlib.sha256(raw).hexdigest(), prompts, labels, later)
 
 
 def _read(path: Path) -> bytes:
@@ -194,7 +199,8 @@ def _from_object(values: Mapping[str, Any], where: str) -> _Row:
     if isinstance(values.get("messages"), list):
         return _Row(_messages(values["messages"], where), **made)
     if isinstance(values.get("turns"), list) and values["turns"]:
-        return _Row((Message("user", str(values["turns"][0])),), **made)
+        first, *later = map(str, values["turns"])
+        return _Row((Message("user", first),), **made, later_turns=tuple(later))
     for key in _TEXT_KEYS:
         if isinstance(values.get(key), str):
             return _Row((Message("user", values[key]),), **made)
@@ -250,7 +256,8 @@ def _with_ids(rows: Sequence[_Row], path: Path) -> list[tuple[str, _Row]]:
 def _check_unicode(row: _Row, path: Path) -> None:
     """JSON's escapes can hold half a character, which no file and no tokenizer takes."""
     said = [each for message in row.messages for each in (message.role, message.content)]
-    for text in (*said, *row.labels.values(), row.text or "", row.given_id or ""):
+    others = (row.text or "", row.given_id or "", *row.labels.values(), *row.later_turns)
+    for text in (*said, *others):
         try:
             text.encode()
         except UnicodeEncodeError as error:

@@ -23,18 +23,25 @@ from stars_local.core.records import Attempt, Prompt
 from stars_local.evals.records import SCHEMA, Line, ResultsFile, answer_line, claim
 
 
+def _as_it_is(prompt: Prompt) -> Prompt:
+    return prompt
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One way to answer. name: unique in a run. make_task: an answer to draw for a prompt.
     open_driver: called before each cohort; gives a driver over a cleared context with a slot
     for every prompt of a cohort. params: what the manifest records. group: arms of equal ones
-    share a language model, and run together."""
+    share a language model, and run together. ask: what is asked for a prompt of the plan. turn:
+    of the conversation, from 1; lines carry it."""
 
     name: str
     make_task: Callable[[Prompt], Task]
     open_driver: Callable[[int], Driver]
     params: Mapping[str, Any] = field(default_factory=dict)
     group: Hashable = None
+    ask: Callable[[Prompt], Prompt] = _as_it_is
+    turn: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,7 @@ def _cohort(
     arm: Arm, index: int, prompts: Sequence[Prompt], judges: Mapping[str, RewardModel]
 ) -> Generator[Line, None, None]:
     driver = arm.open_driver(len(prompts))
+    prompts = [arm.ask(prompt) for prompt in prompts]
     attempts: list[dict[tuple[int, int], Attempt]] = [{} for _ in prompts]
     with closing(driver.run(arm.make_task(prompt) for prompt in prompts)) as events:
         for place, event in events:
@@ -145,7 +153,8 @@ def _cohort(
                     for name, judge in judges.items()
                 }
                 fates = [attempts[place][key] for key in sorted(attempts[place])]
-                yield answer_line(arm.name, index, event.result, rewards, fates)
+                line = answer_line(arm.name, index, event.result, rewards, fates)
+                yield {**line, "turn": arm.turn}
 
 
 def preference_pairs(lines: Sequence[Line], prompts: Mapping[str, Prompt]) -> Iterator[Line]:

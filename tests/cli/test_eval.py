@@ -162,6 +162,27 @@ def test_what_is_merged_is_what_one_process_sums_up(tmp_path: Path) -> None:
         assert one["arms"][arm]["refusals"] == other["arms"][arm]["refusals"]
 
 
+def test_a_second_turn_follows_each_arms_own_answer(tmp_path: Path) -> None:
+    prompts = tmp_path / "mt.jsonl"
+    rows = [{"question_id": i, "turns": [f"first {i}", f"then {i}"]} for i in range(5)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run("eval", prompts, tmp_path / "run", "--turns", "2")
+    assert result.exit_code == 0, result.stderr
+    first, second = answers(tmp_path / "run"), answers(tmp_path / "run" / "turn-2")
+    assert len(first) == len(second) == 10
+    assert {line["turn"] for line in first} == {1}
+    assert {line["turn"] for line in second} == {2}
+    again = run("eval", prompts, tmp_path / "run", "--turns", "2")
+    assert again.exit_code == 0, again.stderr
+    assert answers(tmp_path / "run" / "turn-2") == second
+
+
+def test_turns_need_prompts_that_have_them(prompts: Path, tmp_path: Path) -> None:
+    result = run("eval", prompts, tmp_path / "run", "--turns", "2")
+    assert result.exit_code == 2
+    assert "has no second turn" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
