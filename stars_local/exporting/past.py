@@ -108,17 +108,23 @@ def _attend(
     stars_layers.made += [key.transpose(1, 2), value.transpose(1, 2)]
     past = past_key.shape[1]
     query = (query * scaling).reshape(batch, groups, -1, width)
-    scores = torch.cat(
-        [query @ past_key.transpose(-1, -2), query @ key.transpose(-1, -2)], dim=-1
-    ).reshape(batch, heads, length, -1)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    mine = past + torch.arange(length).unsqueeze(1)
-    theirs = torch.arange(past + length).unsqueeze(0)
+    mine, theirs = torch.arange(length).unsqueeze(1), torch.arange(length).unsqueeze(0)
     hidden = theirs > mine
+    old, new = query @ past_key.transpose(-1, -2), query @ key.transpose(-1, -2)
+    if softcap is not None:
+        old, new = (torch.tanh(each / softcap) * softcap for each in (old, new))
     if sliding_window is not None:
         hidden = hidden | (mine - theirs >= sliding_window)
-    scores = scores.masked_fill(hidden, torch.finfo(torch.float32).min)
-    shares = torch.softmax(scores, dim=-1).reshape(batch, groups, -1, past + length)
+        too_old = past + mine - torch.arange(past).unsqueeze(0) >= sliding_window
+        old = _hide(old.reshape(batch, heads, length, past), too_old)
+        old = old.reshape(batch, groups, heads // groups * length, past)
+    # Of the past nothing else is hidden: masking all of it costs as much as a projection
+    new = _hide(new.reshape(batch, heads, length, -1), hidden).reshape(batch, groups, -1, length)
+    scores = torch.cat([old, new], dim=-1)
+    shares = torch.softmax(scores, dim=-1)
     found = shares[..., :past] @ past_value + shares[..., past:] @ value
     return found.reshape(batch, heads, length, width).transpose(1, 2), None
+
+
+def _hide(scores: Tensor, hidden: Tensor) -> Tensor:
+    return scores.masked_fill(hidden, torch.finfo(torch.float32).min)
