@@ -286,8 +286,7 @@ def width_policy(settings: Settings, models: Models) -> WidthPolicy:
         return FixedWidth(1)
     if settings.width != AUTO:
         return FixedWidth(int(settings.width))
-    costs = measured_steps(models)
-    return AutoWidth(costs.round_costs(settings.segment_size))
+    return AutoWidth(measured_steps(models).round_costs(settings.segment_size))
 
 
 def measured_steps(
@@ -295,8 +294,7 @@ def measured_steps(
     on_progress: Callable[[str, int, int], None] | None = None,
     widest: int = WIDEST_AUTO,
 ) -> StepCosts:
-    """What a decode step costs here by width, up to `widest`. Measured at first use, while no
-    prompt is open: on_progress is told (stage, done, total) then."""
+    """Seconds of a decode step by width up to `widest`, measured once, while no prompt is open."""
     from stars_local.llama.speed import step_costs
 
     return step_costs(models.language, cache_folder() / "speed", widest, on_progress)
