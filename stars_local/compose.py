@@ -20,18 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 from stars_local.calibration import store
 from stars_local.calibration.records import Calibration, CalibrationKey, find_calibration
-from stars_local.config import Configured, inline_or_file
+from stars_local.config import Configured
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import CalibrationError, UsageError
 from stars_local.core.methods import Context
 from stars_local.core.methods.registry import Parts, build, parse_method
 from stars_local.core.ports import RewardModel
-from stars_local.core.records import Message, Prompt, Result, Sampling
+from stars_local.core.records import Message, Prompt, Result
 from stars_local.core.seeds import SeedSource
 from stars_local.core.thresholds import Schedule
 from stars_local.core.widths import AutoWidth, FixedWidth, WidthPolicy
 from stars_local.method_settings import Thresholds, method_params, name_of, spec_of
 from stars_local.output import result_object
+from stars_local.sampling_settings import sampling
 from stars_local.settings import AUTO, Settings
 
 if TYPE_CHECKING:
@@ -152,28 +153,6 @@ def user_prompt(text: str, settings: Settings, prompt_id: str = "prompt") -> Pro
     """A conversation of one turn, with the system message of the settings."""
     system = () if settings.system is None else (Message("system", settings.system),)
     return Prompt(prompt_id, (*system, Message("user", text)))
-
-
-def sampling(settings: Settings) -> Sampling:
-    """How tokens are drawn; grammar and JSON schema are read here. Raises GrammarError."""
-    return Sampling(
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        min_p=settings.min_p,
-        repeat_penalty=settings.repeat_penalty,
-        grammar=_grammar(settings),
-    )
-
-
-def _grammar(settings: Settings) -> str | None:
-    if settings.grammar is not None:
-        return inline_or_file(settings.grammar, "--grammar", "::=")
-    if settings.json_schema is None:
-        return None
-    from stars_local.llama.grammar import schema_to_gbnf
-
-    return schema_to_gbnf(inline_or_file(settings.json_schema, "--json-schema", "{"))
 
 
 OnMissing = Callable[[CalibrationKey], Calibration]

@@ -15,6 +15,7 @@ from stars_local.core.errors import UsageError
 from stars_local.core.methods.registry import check, parse_method
 from stars_local.core.records import Prompt
 from stars_local.method_settings import Thresholds, method_params, spec_of
+from stars_local.sampling_settings import sampling
 from stars_local.settings import OPTIONS, Settings, read_value
 
 _FIXED_PANELS = ("Models", "Machine")
@@ -104,7 +105,7 @@ class Desk:
             )
         thresholds = self.find_thresholds(changed, models)
         check(method_params(changed, thresholds))
-        compose.sampling(changed)
+        sampling(changed)
         self.configured, self.models, self.thresholds = configured, models, thresholds
         if name == "seed" and value is not None:
             self.seed = value

@@ -15,7 +15,7 @@ import typer
 from stars_local.cli.models_shared import AsJson
 from stars_local.cli.options import with_settings
 from stars_local.config import Configured
-from stars_local.core.errors import ModelError, StarsError
+from stars_local.core.errors import ModelError, StarsError, UsageError
 
 if TYPE_CHECKING:
     from stars_local.core.ports import RewardModel
@@ -65,7 +65,7 @@ def compare_command(
 
     Goes on where it was stopped. A file that fails is left out, and the exit code is 1.
     """
-    from stars_local.cli.eval import _open_judge
+    from stars_local.cli.judges import open_judges
     from stars_local.cli.progress import stages
     from stars_local.data import CHECK, prompts_path, reference_text, shipped_kinds
     from stars_local.evals.prompts import read_prompts
@@ -79,7 +79,10 @@ def compare_command(
     else:
         labels = {key: dict(each) for key, each in found.labels.items()}
     given = reference_text() if text is None else _read(text)
-    judges = dict(map(_open_judge, judge or ()))
+    wrong = next((each for each in judge or () if not each.startswith("reward:")), None)
+    if wrong is not None:
+        raise UsageError(f"--judge {wrong}: give reward:DIR, a folder with a reward model")
+    judges = open_judges(judge or (), (), 0).single
     if not judges:
         print(
             "stars-local: no --judge: quality is told by refusal rules and the steering reward, "

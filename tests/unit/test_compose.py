@@ -21,6 +21,7 @@ from stars_local.core.widths import AutoWidth, FixedWidth
 from stars_local.llama.engine import LlamaModel
 from stars_local.method_settings import Thresholds, method_params, recorded_params
 from stars_local.reward.combine import CombinedReward, Term
+from stars_local.sampling_settings import sampling
 from stars_local.settings import MAX_WIDTH, Settings
 from tests.support.tiny_gguf import write_tiny
 
@@ -66,7 +67,7 @@ def test_a_system_message_leads_the_conversation() -> None:
 
 def test_sampling_options_reach_the_sampler() -> None:
     settings = Settings(temperature=0.5, top_k=3, top_p=0.5, min_p=0.25, repeat_penalty=2.0)
-    found = compose.sampling(settings)
+    found = sampling(settings)
     assert (found.temperature, found.top_k, found.top_p) == (0.5, 3, 0.5)
     assert (found.min_p, found.repeat_penalty, found.grammar) == (0.25, 2.0, None)
 
@@ -75,11 +76,11 @@ def test_grammars_are_rules_or_files(tmp_path: Path) -> None:
     file = tmp_path / "g.gbnf"
     file.write_text('root ::= "a"')
     for given in ('root ::= "a"', str(file)):
-        assert compose.sampling(Settings(grammar=given)).grammar == 'root ::= "a"'
+        assert sampling(Settings(grammar=given)).grammar == 'root ::= "a"'
     schema = tmp_path / "s.json"
     schema.write_text('{"type": "boolean"}')
     for given in ('{"type": "boolean"}', str(schema)):
-        grammar = compose.sampling(Settings(json_schema=given)).grammar
+        grammar = sampling(Settings(json_schema=given)).grammar
         assert grammar is not None
         assert "true" in grammar
 
@@ -90,9 +91,9 @@ def test_grammar_files_that_cannot_be_read(tmp_path: Path) -> None:
     large.write_bytes(b" " * 1_000_001)
     for file in (tmp_path / "absent", tmp_path, binary):
         with pytest.raises(DataError, match="--grammar"):
-            compose.sampling(Settings(grammar=str(file)))
+            sampling(Settings(grammar=str(file)))
     with pytest.raises(GrammarError, match="larger"):
-        compose.sampling(Settings(grammar=str(large)))
+        sampling(Settings(grammar=str(large)))
 
 
 class OnCuda(TableReward):
