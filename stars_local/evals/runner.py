@@ -79,7 +79,14 @@ class Plan:
             "judges": {name: model.info.sha256 for name, model in self.judges.items()},
             **self.about,
         }
-        return {"schema": SCHEMA, "run": run, "machine": dict(self.machine)}
+        questions = {prompt.id: question(prompt) for prompt in self.prompts}
+        machine = dict(self.machine)
+        return {"schema": SCHEMA, "run": run, "machine": machine, "questions": questions}
+
+
+def question(prompt: Prompt) -> str:
+    """What a prompt asks, for people to read: its text, or its last message."""
+    return prompt.messages[-1].content if prompt.text is None else prompt.text
 
 
 @dataclass(frozen=True, slots=True)
