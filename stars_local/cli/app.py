@@ -18,6 +18,9 @@ class _Root(LazyGroup):
         "eval": Target("stars_local.cli.eval", "evaluate", "Compare methods over prompts."),
         "sweep": Target("stars_local.cli.eval", "sweep", "Vary a method's parameters."),
         "eval merge": Target("stars_local.cli.eval", "merge", "Join the shards of a run."),
+        "eval agreement": Target(
+            "stars_local.cli.agreement", "agreement", "Hold refusal rules against people."
+        ),
         "report": Target("stars_local.cli.report", "report", "Show evaluation runs on a page."),
         "quants": Target("stars_local.cli.quants", "app", "Make, compare and choose quants."),
         "models": Target("stars_local.cli.models", "app", "Fetch, check and list model files."),
