@@ -44,15 +44,22 @@ def test_help_is_quick_and_imports_nothing_heavy(command: tuple[str, ...]) -> No
         "try: main()\n"
         f"finally: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)\n"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "Usage: stars-local" in done.stdout
-    assert done.stderr == "[]\n"
-    # computing time: time on the clock depends on what else the machine does
-    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 0.3
+    # computing time: time on the clock depends on what else the machine does; and the least of
+    # a few runs, since a core that is shared computes slower, too
+    seconds = []
+    while not seconds or (min(seconds) >= 0.3 and len(seconds) < 4):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert "Usage: stars-local" in done.stdout
+        assert done.stderr == "[]\n"
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert min(seconds) < 0.3
 
 
 def test_listing_shows_each_command_with_its_help() -> None:
