@@ -30,7 +30,7 @@ from stars_local.evals.verdicts import read_verdicts
 N_EXAMPLES = 5
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; margin: .5rem 0 1rem; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #8884; }
@@ -118,11 +118,12 @@ def _note(judge: str | None, of_pairs: Sequence[str], margin: float) -> str:
         "Intervals are 95 % bootstrap intervals over prompts; ties count half in win rates.",
     ]
     pairwise = next((name for name in of_pairs if name.startswith("llm ")), None)
-    named = [name for name in (judge, pairwise) if name is not None]
-    if not named:
+    if pairwise is not None:
+        parts.insert(1, f"{pairwise} judged pairs of answers; only verdicts of both orders count.")
+    if judge is not None:
+        parts.insert(1, f"{judge} is an independent judge.")
+    elif pairwise is None:
         parts.insert(1, "No independent judge took part in this run.")
-    for name in named:
-        parts.insert(1, f"{name} is an independent judge.")
     if margin > 0:
         parts.append(f"Rewards that differ by no more than {margin:g} are ties.")
     return " ".join(parts)
