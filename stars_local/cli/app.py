@@ -29,6 +29,9 @@ class _Root(LazyGroup):
             "stars_local.cli.calibrate", "calibrate", "Measure thresholds for a pair of models."
         ),
         "bench": Target("stars_local.cli.bench", "bench", "Time the engine on this machine."),
+        "bundle": Target(
+            "stars_local.cli.bundle", "app", "Carry all to a machine without network."
+        ),
         "doctor": Target("stars_local.cli.doctor", "doctor", "Say what works here, and why."),
     }
 

@@ -1,0 +1,1 @@
+"""One file that carries everything to a machine without a network."""

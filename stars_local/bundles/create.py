@@ -1,0 +1,152 @@
+"""Writing a bundle: the same inputs give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+from stars_local.bundles import manifest
+from stars_local.bundles.manifest import Item
+from stars_local.bundles.signing import sign
+from stars_local.catalog.folder import OnProgress
+from stars_local.catalog.hashing import sha256_of
+from stars_local.catalog.space import need_room
+from stars_local.core.errors import DataError, UsageError
+
+_INSTALLER = Path(__file__).with_name("installer.py")
+_MAX_METADATA_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file on this machine and its licence, None where nobody says."""
+
+    path: Path
+    licence: str | None
+
+
+def create_bundle(
+    out: Path,
+    sources: Mapping[str, Source],
+    version: str,
+    on_progress: OnProgress,
+    *,
+    key: Path | None = None,
+) -> list[Item]:
+    """Write files, by their names in the bundle, to `out`; it appears whole or not at all.
+
+    key: a private Ed25519 key in PEM. A file that changes while it is read is found out. Raises
+    UsageError for a name that a bundle cannot have, DataError or ModelError for the rest.
+    """
+    for name in sources:
+        if not manifest.is_known_name(name):
+            raise UsageError(f"{name!r} cannot be in a bundle: use letters, digits, _ . + and -")
+    try:
+        items = [
+            Item(
+                name,
+                source.path.stat().st_size,
+                sha256_of(source.path, f"hashing {source.path.name}", on_progress),
+                source.licence,
+            )
+            for name, source in sorted(sources.items())
+        ]
+        texts = {manifest.INSTALLER: _INSTALLER.read_bytes()}
+        texts[manifest.SBOM] = manifest.sbom(items, version)
+        items += [
+            Item(name, len(data), hashlib.sha256(data).hexdigest(), "Apache-2.0")
+            for name, data in texts.items()
+        ]
+        listed = manifest.to_bytes(items, version)
+        if key is not None:
+            texts = {manifest.SIGNATURE: sign(listed, key), **texts}
+        need_room(out.parent, sum(item.size_bytes for item in items), out.name)
+        _write(out, {manifest.MANIFEST: listed, **texts}, sources, items, on_progress)
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(f"{out} cannot be written: {error}") from error
+    return items
+
+
+def wheel_licence(path: Path) -> str | None:
+    """What a wheel's metadata says of its licence; DataError for a file that is no wheel."""
+    try:
+        with ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+            with archive.open(names[0]) as file:
+                text = file.read(_MAX_METADATA_BYTES).decode("utf-8", "replace")
+    except (OSError, BadZipFile, IndexError, NotImplementedError) as error:
+        raise DataError(f"{path}: not a wheel: {error}") from error
+    fields = HeaderParser().parsestr(text)
+    said = fields.get("License-Expression") or fields.get("License")
+    if said:
+        return str(said).strip().splitlines()[0][:100]
+    kinds = [line.rsplit("::", 1)[-1].strip() for line in fields.get_all("Classifier", [])
+             if line.startswith("License ::")]  # fmt: skip
+    return " and ".join(kinds) or None
+
+
+def _write(
+    out: Path,
+    texts: Mapping[str, bytes],
+    sources: Mapping[str, Source],
+    items: list[Item],
+    on_progress: OnProgress,
+) -> None:
+    digests = {item.name: item.sha256 for item in items}
+    descriptor, name = tempfile.mkstemp(".unfinished", f".{out.name[:100]}.", out.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for member, data in texts.items():
+                    tar.addfile(_header(member, len(data)), io.BytesIO(data))
+                for done, member in enumerate(sorted(sources)):
+                    on_progress("writing", done, len(sources))
+                    _add(tar, member, sources[member].path, digests[member])
+                on_progress("writing", len(sources), len(sources))
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(out)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _add(tar: tarfile.TarFile, member: str, path: Path, sha256: str) -> None:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        reader = _Hashing(file)
+        tar.addfile(_header(member, size), reader)
+        if reader.digest.hexdigest() != sha256:
+            raise DataError(f"{path} changed while it was read: create the bundle again")
+
+
+def _header(name: str, size: int) -> tarfile.TarInfo:
+    """The same header on every machine: no owner, no time."""
+    header = tarfile.TarInfo(name)
+    header.size, header.mode = size, 0o644
+    return header
+
+
+class _Hashing:
+    """A file that hashes what is read from it."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def read(self, n: int = -1) -> bytes:
+        """Read on."""
+        data = self._file.read(n)
+        self.digest.update(data)
+        return data

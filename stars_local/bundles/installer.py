@@ -1,0 +1,63 @@
+"""Installs this bundle's wheels into a new virtual environment, then the models, offline.
+
+    tar -xf BUNDLE.tar install.py && python3 install.py BUNDLE.tar ENVIRONMENT
+
+Standard library only: nothing else is there yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+from pathlib import Path
+
+WHEEL = re.compile(r"wheels/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,180}\.whl")
+
+
+def main(arguments: list[str]) -> int:
+    """Install; 0 done, 1 refused, 2 wrong arguments."""
+    if len(arguments) < 2:
+        print(
+            "usage: install.py BUNDLE.tar ENVIRONMENT [options of bundle install]", file=sys.stderr
+        )
+        return 2
+    bundle, environment, *options = arguments
+    with tempfile.TemporaryDirectory() as folder:
+        n_wheels = unpack_wheels(Path(bundle), Path(folder))
+        if n_wheels == 0:
+            print(f"{bundle} holds no wheels: create it with --wheels", file=sys.stderr)
+            return 1
+        venv.create(environment, with_pip=True)
+        programs = Path(environment) / ("Scripts" if os.name == "nt" else "bin")
+        pip = [str(programs / "python"), "-m", "pip", "install", "--no-index", "--quiet"]
+        subprocess.run([*pip, "--find-links", folder, "stars-local"], check=True)
+    command = [str(programs / "stars-local"), "bundle", "install", bundle, *options]
+    return subprocess.run(command, check=False).returncode
+
+
+def unpack_wheels(bundle: Path, folder: Path) -> int:
+    """Write the wheels whose bytes are those of the manifest; the number of them."""
+    with tarfile.open(bundle, "r:") as tar:
+        members = {member.name: member for member in tar}
+        listed = json.loads(tar.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        digests = {item["name"]: item["sha256"] for item in listed["items"]}
+        names = [name for name in members if name.startswith("wheels/")]
+        for name in names:
+            if not WHEEL.fullmatch(name) or not members[name].isreg() or name not in digests:
+                sys.exit(f"{bundle}: {name!r} is none of its wheels: do not use it")
+            data = tar.extractfile(members[name]).read()  # type: ignore[union-attr]
+            if hashlib.sha256(data).hexdigest() != digests[name]:
+                sys.exit(f"{bundle}: {name} is damaged: fetch the bundle again")
+            (folder / name.partition("/")[2]).write_bytes(data)
+    return len(names)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

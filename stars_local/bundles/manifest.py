@@ -1,0 +1,131 @@
+"""What a bundle holds: `manifest.json`, its first member, and the names that may be in one.
+
+A bundle is a plain, uncompressed tar of plain files: nothing in it can be larger than it is.
+
+    manifest.json          this list: name, size, sha256 and licence of every other member
+    manifest.json.sig      Ed25519 over the bytes of manifest.json, where it was signed
+    sbom.json              the same as a CycloneDX 1.5 document
+    install.py             installs from a bare Python, before anything else is there
+    models/NAME.gguf       language models
+    rewards/NAME/FILE      reward models
+    calibrations/NAME.json calibrations
+    prompts/NAME.jsonl     prompt sets
+    wheels/NAME.whl        this version and all it needs, for one platform and Python
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stars_local.core.errors import DataError
+from stars_local.core.strict_json import parse_json
+
+SCHEMA = 1
+MANIFEST, SIGNATURE, SBOM, INSTALLER = (
+    "manifest.json",
+    "manifest.json.sig",
+    "sbom.json",
+    "install.py",
+)
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_MEMBERS = 10_000
+SIGNATURE_BYTES = 64
+_PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,180}"
+_NAME = re.compile(
+    rf"{SBOM}|{re.escape(INSTALLER)}|models/{_PLAIN}\.gguf|rewards/{_PLAIN}/{_PLAIN}"
+    rf"|calibrations/{_PLAIN}\.json|prompts/{_PLAIN}|wheels/{_PLAIN}\.whl"
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A member: its name in the bundle, its bytes' number and hash, its licence if known."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    licence: str | None
+
+
+def is_known_name(name: str) -> bool:
+    """Whether a bundle may hold a member of this name besides the manifest and its signature."""
+    return _NAME.fullmatch(name) is not None and ".." not in name
+
+
+def to_bytes(items: Sequence[Item], version: str) -> bytes:
+    """The manifest: the same bytes for the same items, whatever their order."""
+    rows = [asdict(item) for item in sorted(items, key=lambda item: item.name)]
+    content = {"schema": SCHEMA, "stars_local": version, "items": rows}
+    return (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode()
+
+
+def from_bytes(data: bytes, where: str) -> list[Item]:
+    """Read a manifest strictly; DataError for anything that `to_bytes` would not write."""
+    try:
+        content = parse_json(data.decode())
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise ValueError(f"no object of schema {SCHEMA}")
+        if set(content) != {"schema", "stars_local", "items"}:
+            raise ValueError("other keys than a manifest has")
+        rows = content["items"]
+        if not isinstance(rows, list) or len(rows) > MAX_MEMBERS:
+            raise ValueError(f"no list of up to {MAX_MEMBERS} items")
+        items = [_item(row) for row in rows]
+        folded = [item.name.casefold() for item in items]
+        if len(set(folded)) != len(folded):
+            raise ValueError("two members of one name")
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not a manifest of a bundle: {error}") from error
+    return items
+
+
+def sbom(items: Sequence[Item], version: str) -> bytes:
+    """A CycloneDX 1.5 document of all items, without times and random numbers."""
+    rows = []
+    for item in sorted(items, key=lambda item: item.name):
+        is_model = item.name.startswith(("models/", "rewards/"))
+        row: dict[str, Any] = {
+            "type": "machine-learning-model"
+            if is_model
+            else "library"
+            if item.name.startswith("wheels/")
+            else "file",
+            "bom-ref": item.name,
+            "name": item.name,
+            "hashes": [{"alg": "SHA-256", "content": item.sha256}],
+        }
+        if item.name.startswith("wheels/"):
+            name, number = item.name.removeprefix("wheels/").split("-")[:2]
+            row |= {"name": name, "version": number, "purl": f"pkg:pypi/{name.lower()}@{number}"}
+        if item.licence is not None:
+            row["licenses"] = [{"license": {"name": item.licence}}]
+        rows.append(row)
+    main = {"type": "application", "name": "stars-local", "version": version}
+    content = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {"component": main},
+        "components": rows,
+    }
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _item(row: object) -> Item:
+    if not isinstance(row, dict) or set(row) != {"name", "size_bytes", "sha256", "licence"}:
+        raise ValueError("an item of other keys")
+    name, size, digest, licence = row["name"], row["size_bytes"], row["sha256"], row["licence"]
+    if not isinstance(name, str) or not is_known_name(name):
+        raise ValueError(f"the name {ascii(name)[:80]} is none that a bundle has")
+    if type(size) is not int or size < 0:
+        raise ValueError(f"{name}: a size that is none")
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise ValueError(f"{name}: a sha256 that is none")
+    if licence is not None and not isinstance(licence, str):
+        raise ValueError(f"{name}: a licence that is no text")
+    return Item(name, size, digest, licence)

@@ -1,0 +1,166 @@
+"""Reading a bundle that may be hostile: verified whole before the first file is written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stars_local.bundles import manifest
+from stars_local.bundles.manifest import Item
+from stars_local.bundles.signing import check_signature
+from stars_local.catalog.folder import OnProgress
+from stars_local.catalog.space import need_room
+from stars_local.core.errors import DataError
+
+_CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a bundle holds, and whether a key was held against its signature."""
+
+    items: tuple[Item, ...]
+    signed_by: Path | None
+
+
+def verify_bundle(path: Path, on_progress: OnProgress, *, key: Path | None = None) -> Verified:
+    """Read all of a bundle. Raises DataError that names the first member that is wrong."""
+    with _opened(path) as tar:
+        items = _check(path, tar, on_progress, key, lambda _item: None)
+    return Verified(tuple(items), key)
+
+
+def install_bundle(
+    path: Path,
+    target_of: Callable[[Item], Path | None],
+    on_progress: OnProgress,
+    *,
+    key: Path | None = None,
+) -> Mapping[Item, Path]:
+    """Verify a bundle, then write the members that `target_of` has a place for, each whole.
+
+    A file that is there already must have the same bytes. The bundle is hashed a second time as
+    it is written, so that one exchanged in between is found. Returns where each member lies.
+    Raises DataError; what was written by then is whole and stays.
+    """
+    verified = verify_bundle(path, on_progress, key=key)
+    targets = {item: place for item in verified.items if (place := target_of(item)) is not None}
+    for item, place in targets.items():
+        _refuse_link(place)
+        if place.exists() and _sha256(place) != item.sha256:
+            raise DataError(f"{place} is here already with other bytes: move it away first")
+    try:
+        for item, place in targets.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.exists():
+                need_room(place.parent, item.size_bytes, item.name)
+        with _opened(path) as tar:
+            _check(path, tar, on_progress, key, targets.get)
+    except OSError as error:
+        raise DataError(f"{path} cannot be installed: {error}") from error
+    return targets
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        # "r:": no compression, so that no member can be larger than the file
+        with tarfile.open(path, "r:") as tar:
+            yield tar
+    except (OSError, tarfile.TarError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: not a bundle that can be read: {error}") from error
+
+
+def _check(
+    path: Path,
+    tar: tarfile.TarFile,
+    on_progress: OnProgress,
+    key: Path | None,
+    target_of: Callable[[Item], Path | None],
+) -> list[Item]:
+    first = tar.next()
+    if first is None or first.name != manifest.MANIFEST or not first.isreg():
+        raise DataError(f"{path}: its first member is not {manifest.MANIFEST}: not a bundle")
+    listed = _read(path, tar, first, manifest.MAX_MANIFEST_BYTES)
+    items = manifest.from_bytes(listed, str(path))
+    waiting = {item.name: item for item in items}
+    member, signature, done = tar.next(), None, 0
+    if member is not None and member.name == manifest.SIGNATURE and member.isreg():
+        signature = _read(path, tar, member, manifest.SIGNATURE_BYTES)
+        member = tar.next()
+    if key is not None:
+        check_signature(listed, signature, key)
+    while member is not None:
+        item = waiting.pop(member.name, None)
+        if (
+            item is None
+            or not member.isreg()
+            or member.issparse()
+            or member.size != item.size_bytes
+        ):
+            raise DataError(
+                f"{path}: the member {ascii(member.name)[:80]} is not as the manifest says: a "
+                "link, a second one, another size, or not in it; do not use this bundle"
+            )
+        _take(path, tar, member, item, target_of(item))
+        done += 1
+        on_progress(f"reading {path.name}", done, len(items))
+        member = tar.next()
+    if waiting:
+        raise DataError(f"{path}: {min(waiting)} is missing: the file is cut short; fetch it again")
+    return items
+
+
+def _read(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
+    file = tar.extractfile(member) if member.size <= limit else None
+    if file is None:
+        raise DataError(f"{path}: {member.name} has {member.size} bytes, at most {limit} can be")
+    return file.read()
+
+
+def _take(
+    path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, item: Item, target: Path | None
+) -> None:
+    file = tar.extractfile(member)
+    assert file is not None  # a regular file, as was checked
+    digest = hashlib.sha256()
+    writes = target is not None and not target.exists()
+    part: Path | None = None
+    try:
+        if writes and target is not None:
+            descriptor, name = tempfile.mkstemp(
+                ".unfinished", f".{target.name[:80]}.", target.parent
+            )
+            part = Path(name)
+            os.close(descriptor)
+        with part.open("wb") if part is not None else open(os.devnull, "wb") as out:  # noqa: PTH123
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                out.write(chunk)
+            out.flush()
+            if part is not None:
+                os.fsync(out.fileno())
+        if digest.hexdigest() != item.sha256:
+            raise DataError(f"{path}: {item.name} is damaged: fetch the bundle again")
+        if part is not None and target is not None:
+            part.chmod(0o644)
+            part.replace(target)
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def _refuse_link(place: Path) -> None:
+    if place.is_symlink():
+        raise DataError(f"{place} is a link: remove it first, nothing is written through links")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
