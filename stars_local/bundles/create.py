@@ -50,15 +50,7 @@ def create_bundle(
         if not manifest.is_known_name(name):
             raise UsageError(f"{name!r} cannot be in a bundle: use letters, digits, _ . + and -")
     try:
-        items = [
-            Item(
-                name,
-                source.path.stat().st_size,
-                sha256_of(source.path, f"hashing {source.path.name}", on_progress),
-                source.licence,
-            )
-            for name, source in sorted(sources.items())
-        ]
+        items = _hashed(sources, on_progress)
         texts = {manifest.INSTALLER: _INSTALLER.read_bytes()}
         texts[manifest.SBOM] = manifest.sbom(items, version)
         items += [
@@ -93,6 +85,22 @@ def wheel_licence(path: Path) -> str | None:
     return " and ".join(kinds) or None
 
 
+def _hashed(sources: Mapping[str, Source], on_progress: OnProgress) -> list[Item]:
+    """All files as items by name; progress is told in bytes of them all."""
+    sizes = {name: source.path.stat().st_size for name, source in sources.items()}
+    items: list[Item] = []
+    before, total = 0, sum(sizes.values())
+
+    def advance(stage: str, done: int, _total: int) -> None:
+        on_progress(stage, min(total, before + done), total)
+
+    for name in sorted(sources):
+        digest = sha256_of(sources[name].path, "hashing", advance)
+        items.append(Item(name, sizes[name], digest, sources[name].licence))
+        before += sizes[name]
+    return items
+
+
 def _write(
     out: Path,
     texts: Mapping[str, bytes],
@@ -104,7 +112,7 @@ def _write(
     descriptor, name = tempfile.mkstemp(".unfinished", f".{out.name[:100]}.", out.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
                 for member, data in texts.items():
                     tar.addfile(_header(member, len(data)), io.BytesIO(data))
                 for done, member in enumerate(sorted(sources)):

@@ -81,6 +81,13 @@ def test_what_went_in_comes_out(tmp_path: Path, sources: dict[str, Source]) -> N
     assert licences["models/tiny.gguf"] == "MIT"
 
 
+def test_names_longer_than_old_tars_take_are_carried(tmp_path: Path) -> None:
+    path, name = tmp_path / "x", f"wheels/long-1-{'x' * 150}.whl"
+    path.write_bytes(BODY)
+    create_bundle(tmp_path / "b.tar", {name: Source(path, None)}, "1", quiet)
+    assert name in {each.name for each in verify_bundle(tmp_path / "b.tar", quiet).items}
+
+
 def test_a_file_with_other_bytes_stays(tmp_path: Path, sources: dict[str, Source]) -> None:
     out, mine = tmp_path / "b.tar", tmp_path / "there/models/tiny.gguf"
     create_bundle(out, sources, "1", quiet)

@@ -1,0 +1,102 @@
+"""`stars-local bundle` from the command line, and the runbook's own lines."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stars_local.cli.app import app
+from tests.support.tiny_gguf import write_tiny
+from tests.support.tiny_reward import write_tiny_reward
+
+RUNBOOK = Path(__file__).parents[2] / "docs" / "airgap.md"
+runner = CliRunner()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of its own: tiny models in its folders, its bundle to be `stars.tar`."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("STARS_LOCAL_MODELS_DIR", str(tmp_path / "models"))
+    (tmp_path / "models").mkdir()
+    write_tiny(tmp_path / "models" / "tiny.gguf", "llama")
+    write_tiny_reward(tmp_path / "tiny-reward")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: str, code: int = 0) -> str:
+    result = runner.invoke(app, list(words))
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+def create(*more: str) -> str:
+    return run("bundle", "create", "stars.tar", "--model", "tiny", "--reward", "tiny-reward", *more)
+
+
+def test_a_bundle_installs_on_another_machine(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create()
+    monkeypatch.setenv("STARS_LOCAL_MODELS_DIR", str(place / "other"))
+    (place / "other").mkdir()
+    installed = run("bundle", "install", "stars.tar")
+    assert "tiny.gguf" in installed and "reward.json" in installed
+    whole = (place / "models" / "tiny.gguf").read_bytes()
+    assert (place / "other" / "tiny.gguf").read_bytes() == whole
+    assert "intact   " in run("models", "verify")
+    (row,) = [row for row in json.loads(run("models", "list", "--json")) if row["here"]]
+    assert (row["name"], row["source"]) == ("tiny", "bundle:stars.tar")
+
+
+def test_verify_lists_members_and_licences(place: Path) -> None:
+    create()
+    found = json.loads(run("bundle", "verify", "stars.tar", "--json"))
+    assert found["signature_checked"] is False
+    names = {item["name"] for item in found["items"]}
+    assert {"models/tiny.gguf", "rewards/tiny-reward/reward.json", "sbom.json"} <= names
+    assert "intact: " in run("bundle", "verify", "stars.tar")
+
+
+def test_a_damaged_bundle_is_one_line_and_installs_nothing(place: Path) -> None:
+    create()
+    data = bytearray((place / "stars.tar").read_bytes())
+    data[data.index(b"GGUF") + 9] ^= 1
+    (place / "stars.tar").write_bytes(data)
+    (place / "models" / "tiny.gguf").unlink()
+    said = run("bundle", "install", "stars.tar", code=1)
+    assert "models/tiny.gguf is damaged" in said.splitlines()[-1]
+    assert not (place / "models" / "tiny.gguf").exists()
+
+
+def test_wheels_are_taken_from_a_folder_that_has_ours(place: Path) -> None:
+    (place / "wheels").mkdir()
+    said = run(
+        "bundle", "create", "stars.tar", "--model", "tiny", "--wheels-from", "wheels", code=1
+    )
+    assert "no wheel of stars_local" in said
+    run("bundle", "create", "stars.tar", "--wheels", "--wheels-from", "wheels", code=2)
+    assert not (place / "stars.tar").exists()
+
+
+def test_the_runbook_lines_work(place: Path) -> None:
+    """Those that need a network, wheels or real weights are only held against the help."""
+    blocks = re.findall(r"^```\n(.*?)^```", RUNBOOK.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    ours = [line.split("stars-local ", 1)[1] for line in lines if "stars-local " in line]
+    assert len(ours) >= 6
+    for line in ours:
+        tiny = line.replace("SmolLM2-135M-Instruct.Q4_1", "tiny").replace(
+            "hh-minilm", "tiny-reward"
+        )
+        words = shlex.split(tiny.replace(" --wheels", ""))
+        if words[:1] in (["doctor"], ["chat"]) or words[:2] == ["models", "pull"]:
+            n_words = 2 if words[0] == "models" else 1
+            run(*words[:n_words], "--help")
+        else:
+            run(*words)
+    assert (place / "stars.tar").is_file()
