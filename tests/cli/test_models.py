@@ -1,0 +1,80 @@
+"""`stars-local models` from the command line: list, info, import, verify, remove, path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stars_local.cli.app import app
+from tests.support.tiny_gguf import write_tiny
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model outside the models folder, which is empty."""
+    (tmp_path / "models").mkdir()
+    monkeypatch.setenv("STARS_LOCAL_MODELS_DIR", str(tmp_path / "models"))
+    return write_tiny(tmp_path / "tiny.gguf", "llama")
+
+
+def run(*words: str, code: int = 0) -> str:
+    result = runner.invoke(app, ["models", *words])
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+def here() -> list[str]:
+    return [row["name"] for row in json.loads(run("list", "--json")) if row["here"]]
+
+
+def test_a_model_comes_is_found_and_goes(origin: Path) -> None:
+    assert here() == []
+    (placed,) = json.loads(run("import", str(origin), "--json"))
+    assert here() == ["tiny"] and run("path", "tiny").strip() == placed
+    assert Path(placed).is_symlink() and Path(run("path").strip()) == Path(placed).parent
+    assert "removed" in run("remove", "tiny")
+    assert here() == [] and origin.is_file(), "of a link only the link goes"
+
+
+def test_a_flipped_byte_is_found_and_named(origin: Path) -> None:
+    run("import", str(origin), "--copy")
+    copied = Path(run("path", "tiny").strip())
+    run("verify")
+    data = bytearray(copied.read_bytes())
+    data[-1] ^= 1
+    copied.write_bytes(data)
+    assert "tiny.gguf" in run("verify", code=1)
+    rows = json.loads(runner.invoke(app, ["models", "verify", "--json"]).stdout)
+    assert {Path(row["path"]).name: row["state"] for row in rows}["tiny.gguf"] == "damaged"
+
+
+def test_memory_grows_with_context_and_width(origin: Path) -> None:
+    def memory(n_ctx: int, width: int) -> dict[str, int]:
+        words = ("info", str(origin), "--n-ctx", str(n_ctx), "--width", str(width), "--json")
+        found: dict[str, int] = json.loads(run(*words))["memory"]
+        return found
+
+    small, long, wide = memory(64, 1), memory(128, 1), memory(64, 4)
+    assert long["kv_bytes"] == 2 * small["kv_bytes"]
+    assert wide["logits_bytes"] == 4 * small["logits_bytes"]
+    assert "memory        about" in run("info", str(origin))
+
+
+def test_escape_sequences_in_names_are_shown_not_obeyed(origin: Path) -> None:
+    name = "a\x1b[31m.gguf"
+    (origin.parent / "models" / name).write_bytes(origin.read_bytes())
+    for shown in (run("list"), run("verify")):
+        assert "\x1b" not in shown and "[31m" in shown
+
+
+def test_what_is_no_model_is_refused_and_leaves_nothing(origin: Path) -> None:
+    origin.write_bytes(b"GGUF" + bytes(40))
+    said = run("import", str(origin), code=1)
+    assert said.splitlines()[-1].startswith("stars-local: ")
+    assert here() == []
+    assert "no model" in run("info", "nothing-of-the-kind", code=1)
