@@ -10,6 +10,7 @@ import typer
 
 from stars_local.cli.models_fetch import import_command, pull_command
 from stars_local.cli.models_info import info_command
+from stars_local.cli.models_licences import licences_command
 from stars_local.cli.models_shared import AsJson, ModelsDir, mebibytes
 from stars_local.core.errors import ModelError
 
@@ -163,3 +164,4 @@ def remove_command(
 app.command("pull")(pull_command)
 app.command("import")(import_command)
 app.command("info")(info_command)
+app.command("licences")(licences_command)

@@ -78,3 +78,13 @@ def test_what_is_no_model_is_refused_and_leaves_nothing(origin: Path) -> None:
     assert said.splitlines()[-1].startswith("stars-local: ")
     assert here() == []
     assert "no model" in run("info", "nothing-of-the-kind", code=1)
+
+
+def test_every_part_has_its_licence_listed(origin: Path) -> None:
+    run("import", str(origin))
+    rows = json.loads(run("licences", "--json"))
+    said = {(row["kind"], row["name"]): row["licence"] for row in rows}
+    assert said["package", "stars-local"] == "Apache-2.0"
+    assert {"numpy", "llama-cpp-python", "tokenizers", "jinja2"} <= {name for _, name in said}
+    assert said["reward", "hh-minilm"] == "Apache-2.0" and ("model", "tiny") in said
+    assert "package  stars-local" in run("licences")

@@ -1,0 +1,61 @@
+"""`stars-local models licences`: under what terms everything here came."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import typer
+
+from stars_local.cli.models_shared import AsJson, ModelsDir
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_UNKNOWN = "unknown"
+
+
+def licences_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
+    """List the licence of the program, the packages it needs, and every model here."""
+    from stars_local.catalog.folder import models_folder
+    from stars_local.catalog.listing import list_models
+    from stars_local.cli.terminal import neutralise
+    from stars_local.reward.manifest import read_manifest
+    from stars_local.reward.resolve import shipped_models
+
+    rows = [("package", name, licence) for name, licence in package_licences("stars-local")]
+    rows += [("reward", name, read_manifest(f).licence) for name, f in shipped_models().items()]
+    here = [entry for entry in list_models(models_folder(models_dir)) if entry.path is not None]
+    rows += [("model", entry.name, entry.licence or _UNKNOWN) for entry in here]
+    if as_json:
+        keys = ("kind", "name", "licence")
+        typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+        return
+    for kind, name, licence in rows:
+        typer.echo(neutralise(f"{kind:8} {name:28} {licence}"))
+
+
+def package_licences(root: str) -> list[tuple[str, str]]:
+    """A package and all that it needs and is installed, by name, with what each says."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    found: dict[str, str] = {}
+    waiting = [root]
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in found:
+            continue
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:
+            continue  # needed on other systems only
+        fields = package.metadata
+        stated = [key for key in ("License-Expression", "License") if key in fields]
+        said = fields[stated[0]] if stated else ""
+        kinds = [kind.rsplit("::", 1)[-1].strip() for kind in fields.get_all("Classifier") or []
+                 if kind.startswith("License ::")]  # fmt: skip
+        lines = said.strip().splitlines() or [" and ".join(kinds) or _UNKNOWN]
+        found[name] = lines[0][:100]
+        for line in package.requires or []:
+            needed = _NAME.match(line)
+            if needed is not None and "extra ==" not in line:
+                waiting.append(needed[0])
+    return sorted(found.items())
