@@ -114,9 +114,10 @@ def open_language_model(settings: Settings, *, n_sequences: int | None = None) -
 
 
 def sequences_of_one_prompt(settings: Settings) -> int:
-    """The trunk, the loser kept to be forced, and the attempts that may be alive together."""
+    """The trunk, the loser kept to be forced, and the attempts that may be alive together; at
+    least the four of a quick calibration."""
     widest = WIDEST_AUTO if settings.width == AUTO else int(settings.width)
-    together = [widest, *(n for n in (settings.n, settings.k) if n is not None)]
+    together = [4, widest, *(n for n in (settings.n, settings.k) if n is not None)]
     return min(MAX_SEQUENCES, 2 + max(together))
 
 
