@@ -36,11 +36,12 @@ def job_named(name: str) -> Callable[..., Any]:
         return render_template
     from stars_local.llama import child_jobs
 
-    return {
+    jobs: dict[str, Callable[..., Any]] = {
         "probe": child_jobs.probe,
         "grammar": child_jobs.parse_grammar,
         "schema": child_jobs.convert_schema,
-    }[name]
+    }
+    return jobs[name]
 
 
 def answer(order: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def _measure(model: LlamaModel, width: int) -> float:
     """Seconds a step: the median over a few rounds, the first left out. A model so slow that it
     takes over `_ENOUGH_S` is measured no longer than that, and a first round."""
     found = []
-    opened = model.open(Prompt("speed", text=_TEXT * 4), Sampling(ignore_eog=True))
+    text = (_TEXT * 4)[: model.info.n_ctx // 4]  # a token has a character or more
+    opened = model.open(Prompt("speed", text=text), Sampling(ignore_eog=True))
     began = time.perf_counter()
     try:
         for turn in range(_RUNS + 1):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stars_local.core.errors import ModelError
-from stars_local.llama.digest import file_sha256
+from stars_local.llama.digest import file_sha256, file_stamp
 from stars_local.llama.disk_cache import DiskCache
 from stars_local.llama.saved_state import Origin, pack, unpack
 
@@ -70,8 +70,7 @@ def test_a_digest_is_only_computed_once(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
     file_sha256(path)
-    stat = path.stat()
-    DiskCache("sha256").put(str(path.resolve()), [stat.st_size, stat.st_mtime_ns, "remembered"])
+    DiskCache("sha256").put(str(path.resolve()), [*file_stamp(path), "remembered"])
     assert file_sha256(path) == "remembered"
 
 
