@@ -17,7 +17,8 @@ from tests.support.toy_runs import plan, timeless
 ROOT = Path(__file__).parents[2]
 N_KILLS = 10
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind a shell
 from pathlib import Path
 from stars_local.evals.runner import run
 from tests.support.toy_runs import plan
