@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.parser import HeaderParser
@@ -20,6 +19,7 @@ from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.hashing import sha256_of
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import DataError, UsageError
+from stars_local.core.files import appearing
 
 _INSTALLER = Path(__file__).with_name("installer.py")
 _MAX_METADATA_BYTES = 1 << 20
@@ -109,25 +109,16 @@ def _write(
     on_progress: OnProgress,
 ) -> None:
     digests = {item.name: item.sha256 for item in items}
-    descriptor, name = tempfile.mkstemp(".unfinished", f".{out.name[:100]}.", out.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
-                for member, data in texts.items():
-                    tar.addfile(_header(member, len(data)), io.BytesIO(data))
-                for done, member in enumerate(sorted(sources)):
-                    on_progress("writing", done, len(sources))
-                    _add(tar, member, sources[member].path, digests[member])
-                on_progress("writing", len(sources), len(sources))
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(out)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with (
+        appearing(out) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        for member, data in texts.items():
+            tar.addfile(_header(member, len(data)), io.BytesIO(data))
+        for done, member in enumerate(sorted(sources)):
+            on_progress("writing", done, len(sources))
+            _add(tar, member, sources[member].path, digests[member])
+        on_progress("writing", len(sources), len(sources))
 
 
 def _add(tar: tarfile.TarFile, member: str, path: Path, sha256: str) -> None:

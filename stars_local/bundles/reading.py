@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from stars_local.bundles.signing import check_signature
 from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import DataError
+from stars_local.core.files import appearing, sha256_of
 
 _CHUNK_BYTES = 4 << 20
 
@@ -53,7 +52,7 @@ def install_bundle(
     targets = {item: place for item in verified.items if (place := target_of(item)) is not None}
     for item, place in targets.items():
         _refuse_link(place)
-        if place.exists() and _sha256(place) != item.sha256:
+        if place.exists() and sha256_of(place) != item.sha256:
             raise DataError(f"{place} is here already with other bytes: move it away first")
     try:
         for item, place in targets.items():
@@ -131,36 +130,15 @@ def _take(
     assert file is not None  # a regular file, as was checked
     digest = hashlib.sha256()
     writes = target is not None and not target.exists()
-    part: Path | None = None
-    try:
-        if writes and target is not None:
-            descriptor, name = tempfile.mkstemp(
-                ".unfinished", f".{target.name[:80]}.", target.parent
-            )
-            part = Path(name)
-            os.close(descriptor)
-        with part.open("wb") if part is not None else open(os.devnull, "wb") as out:  # noqa: PTH123
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+    with appearing(target, 0o644) if target and writes else nullcontext() as out:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if out is not None:
                 out.write(chunk)
-            out.flush()
-            if part is not None:
-                os.fsync(out.fileno())
         if digest.hexdigest() != item.sha256:
             raise DataError(f"{path}: {item.name} is damaged: fetch the bundle again")
-        if part is not None and target is not None:
-            part.chmod(0o644)
-            part.replace(target)
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
 
 
 def _refuse_link(place: Path) -> None:
     if place.is_symlink():
         raise DataError(f"{place} is a link: remove it first, nothing is written through links")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,9 @@ import hashlib
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from stars_local.core.errors import DataError
 
@@ -17,8 +19,18 @@ _YOUNG_S = 10.0  # between making and locking its file a writer needs microsecon
 def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file by a temporary neighbour, fsync and rename. Raises OSError, and leaves nothing.
 
-    private: for its owner's eyes only; otherwise readable as the umask allows. What writers that
-    were killed left in the folder is swept away.
+    private: for its owner's eyes only; otherwise readable as the umask allows.
+    """
+    with appearing(path, 0o600 if private else None) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def appearing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
+    """A file to write that is at `path`, whole and on the disk, when the block ends well.
+
+    mode: its permissions, None for those that the umask allows. Whatever the block raises leaves
+    nothing. What writers that were killed left in the folder is swept away. Raises OSError.
     """
     import fcntl
 
@@ -27,13 +39,14 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
         with os.fdopen(descriptor, "wb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)  # says that its writer lives
             _sweep(path.parent)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        if not private:  # mkstemp makes files for their owner only
+        if mode is None:  # mkstemp makes files for their owner only
             mask = os.umask(0)
             os.umask(mask)
-            Path(name).chmod(0o666 & ~mask)
+            mode = 0o666 & ~mask
+        Path(name).chmod(mode)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

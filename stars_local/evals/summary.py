@@ -53,13 +53,14 @@ def summarise(
         "pairs": [
             _pair(first, second, judge, by_arm, margin)
             for second, first in itertools.combinations(by_arm, 2)
-            for judge in _judges(lines)
+            for judge in judges_of(lines)
         ]
         + _verdict_pairs(verdicts, by_arm),
     }
 
 
-def _judges(lines: Sequence[Line]) -> list[str]:
+def judges_of(lines: Sequence[Line]) -> list[str]:
+    """The judges that scored these lines, in order."""
     return list(dict.fromkeys(name for line in lines for name in line["rewards"]))
 
 
@@ -73,11 +74,11 @@ def _arm(answers: Sequence[Line], labels: Mapping[str, Mapping[str, str]]) -> di
         "n": len(answers),
         "rewards": {
             name: _plain(metrics.mean([line["rewards"][name] for line in answers]))
-            for name in _judges(answers)
+            for name in judges_of(answers)
         },
         "perplexity": {
             name: _perplexity([line["rewards"][name] for line in answers])
-            for name in _judges(answers)
+            for name in judges_of(answers)
             if is_logprob(name)
         },
         **{name: _mean([line[name] for line in answers]) for name in _COUNTS},

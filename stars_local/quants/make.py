@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -170,7 +171,7 @@ def _is_kept(target: Path, origin: dict[str, Any]) -> bool:
 
 def _need_room(out: Path, header: GgufHeader, types: Sequence[str]) -> None:
     """ModelError where the disk cannot hold these types of a model."""
-    n_weights = sum(_n_values(tensor.shape) for tensor in header.tensors)
+    n_weights = sum(math.prod(tensor.shape) for tensor in header.tensors)
     bits = sum(_BITS.get(quant, _MOST_QUANT_BITS) for quant in types)
     n_bytes = int(n_weights * bits / 8) + len(types) * (8 << 20) + SPARE_BYTES
     try:
@@ -183,10 +184,3 @@ def _need_room(out: Path, header: GgufHeader, types: Sequence[str]) -> None:
             f"{out} has {free >> 20} MiB free, {len(types)} files need up to {n_bytes >> 20} MiB: "
             "make room, or give another --out"
         )
-
-
-def _n_values(shape: Sequence[int]) -> int:
-    n = 1
-    for size in shape:
-        n *= size
-    return n

@@ -13,7 +13,7 @@ from typing import Any
 from stars_local.core.plain import finite
 from stars_local.evals import metrics
 from stars_local.evals.records import Line
-from stars_local.evals.summary import summarise
+from stars_local.evals.summary import judges_of, summarise
 from stars_local.quants.recovery import recovery
 from stars_local.quants.twosample import two_sample
 
@@ -89,11 +89,6 @@ def _reaches(
         reached = bool(theirs) and mine >= sum(theirs) / len(theirs)
         found[other] = tokens if reached else None
     return found
-
-
-def judges_of(lines: Sequence[Line]) -> list[str]:
-    """The judges that scored these lines, in order."""
-    return list(dict.fromkeys(name for line in lines for name in line["rewards"]))
 
 
 def values(lines: Sequence[Line], arm: str, judge: str) -> dict[str, float]:
