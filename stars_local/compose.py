@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 MAX_SEQUENCES = 256  # of a llama.cpp context
 # of `--width auto`: to measure 24 and 32 as well would double the time of the first start
 WIDEST_AUTO = 16
+QUICK_DRAWS = 4  # attempts that a quick calibration draws of a segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,9 @@ def open_language_model(settings: Settings, *, n_sequences: int | None = None) -
 
 def sequences_of_one_prompt(settings: Settings) -> int:
     """The trunk, the loser kept to be forced, and the attempts that may be alive together; at
-    least the four of a quick calibration."""
+    least those of a quick calibration."""
     widest = WIDEST_AUTO if settings.width == AUTO else int(settings.width)
-    together = [4, widest, *(n for n in (settings.n, settings.k) if n is not None)]
+    together = [QUICK_DRAWS, widest, *(n for n in (settings.n, settings.k) if n is not None)]
     return min(MAX_SEQUENCES, 2 + max(together))
 
 

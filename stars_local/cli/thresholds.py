@@ -26,8 +26,12 @@ def thresholds_for(settings: Settings, models: compose.Models) -> Thresholds | N
 
         _say("no calibration of these models yet: measuring one, once")
         # kept for later runs, so made with the defaults and not with this run's limits
-        free = compose.sequences_of_one_prompt(settings) - 5  # four draws and a loser
-        plan = Plan(segment_size=settings.segment_size, n_slots=max(1, min(8, free)))
+        free = compose.sequences_of_one_prompt(settings) - compose.QUICK_DRAWS - 1  # a loser
+        plan = Plan(
+            segment_size=settings.segment_size,
+            n_draws=compose.QUICK_DRAWS,
+            n_slots=max(1, min(8, free)),
+        )
         with stages() as on_progress:
             found = calibrate_quickly(models.language, models.scoring, key, plan, on_progress)
         low, high = found.predicted.attempts_ci95
