@@ -14,6 +14,7 @@ from typing import Any
 
 from stars_local import compose
 from stars_local.arm_specs import ArmSpec, parse_arm
+from stars_local.cohorts import Layout, layout_of, longest_prompt
 from stars_local.config import Configured, configure
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import UsageError
@@ -26,7 +27,6 @@ from stars_local.method_settings import Thresholds, recorded_params, spec_of
 from stars_local.output import versions
 from stars_local.settings import AUTO, OPTIONS, Settings
 
-PROMPT_TOKENS = 384  # of context that a prompt is given, where no --n-ctx says otherwise
 FindThresholds = Callable[[Settings, compose.Models], Thresholds | None]
 
 
@@ -63,38 +63,37 @@ def _settings_of(spec: ArmSpec, given: Mapping[str, Any]) -> Settings:
     return dataclasses.replace(settings, width=1) if settings.width == AUTO else settings
 
 
-def sequences(settings: Settings, cohort: int) -> int:
-    """Sequences that a cohort needs at once: a trunk, a kept loser and a round, each prompt."""
-    return cohort * (2 + int(settings.width))
-
-
 @dataclass(slots=True)
 class Opened:
-    """Models that are open: one language model at a time, and each reward model asked for."""
+    """Models that are open: one language model at a time, and each reward model asked for.
+
+    prompts: all that will be drawn for, so that each can have a stream of its own; none, and
+    they share one cache.
+    """
 
     cohort: int
+    prompts: Sequence[Prompt] = ()
     language: compose.Models | None = None
     rewards: dict[tuple[object, ...], RewardModel] = field(default_factory=dict)
     key: tuple[object, ...] = ()
+    _longest: dict[tuple[object, ...], int | None] = field(default_factory=dict)
 
-    def fitted(self, settings: Settings) -> tuple[Settings, int]:
-        """Settings with room for a cohort, and the sequences it needs. Raises UsageError."""
-        n = sequences(settings, self.cohort)
-        if n > compose.MAX_SEQUENCES:
-            raise UsageError(
-                f"{self.cohort} prompts at width {settings.width} need {n} sequences, a context "
-                f"holds {compose.MAX_SEQUENCES}: lower --cohort or --width"
-            )
-        if settings.n_ctx is None:
-            cells = PROMPT_TOKENS + settings.max_new_tokens * (1 + int(settings.width))
-            settings = dataclasses.replace(settings, n_ctx=self.cohort * cells)
-        return settings, n
+    def layout(self, settings: Settings) -> Layout:
+        """The context of a cohort. Raises UsageError."""
+        return layout_of(settings, self.cohort, self._longest_prompt(settings))
+
+    def _longest_prompt(self, settings: Settings) -> int | None:
+        if not self.prompts:
+            return None
+        key = settings.model, settings.lora
+        if key not in self._longest:
+            self._longest[key] = longest_prompt(settings, self.prompts)
+        return self._longest[key]
 
     def language_key(self, settings: Settings) -> tuple[object, ...]:
         """What arms must have in common to be drawn with the same open language model."""
-        settings, n = self.fitted(settings)
         files = (settings.model, settings.lora)
-        return (*files, settings.n_ctx, n, settings.threads, settings.gpu_layers)
+        return (*files, self.layout(settings), settings.threads, settings.gpu_layers)
 
     def get(self, settings: Settings) -> compose.Models:
         """The models of an arm. Another language model that was open is unloaded."""
@@ -102,9 +101,13 @@ class Opened:
         reward_key = _reward_key(settings)
         if self.language is None or key != self.key:
             self._unload()
-            settings, n = self.fitted(settings)
-            scores = reward_key not in self.rewards
-            self.language = compose.open_models(settings, scores=scores, n_sequences=n)
+            layout = self.layout(settings)
+            self.language = compose.open_models(
+                dataclasses.replace(settings, n_ctx=layout.n_ctx),
+                scores=reward_key not in self.rewards,
+                n_sequences=layout.n_sequences,
+                unified=layout.unified,
+            )
             self.key = key
             if self.language.reward is not None:
                 self.rewards[reward_key] = self.language.reward

@@ -77,18 +77,23 @@ class Models:
 
 
 def open_models(
-    settings: Settings, *, scores: bool = True, n_sequences: int | None = None
+    settings: Settings,
+    *,
+    scores: bool = True,
+    n_sequences: int | None = None,
+    unified: bool = True,
 ) -> Models:
-    """Load the language model and, where `scores`, the reward model, side by side.
+    """Load the language model and, where `scores`, the reward model, side by side; see
+    `open_language_model`. Whatever fails, nothing stays loaded."""
 
-    n_sequences: trunks and branches at once, by default those of one prompt. Whatever fails,
-    nothing stays loaded.
-    """
+    def load() -> LlamaModel:
+        return open_language_model(settings, n_sequences=n_sequences, unified=unified)
+
     if not scores:
-        return Models(open_language_model(settings, n_sequences=n_sequences), None)
+        return Models(load(), None)
     with ThreadPoolExecutor(max_workers=2) as pool:
         pending = pool.submit(open_reward_model, settings)
-        language = open_language_model(settings, n_sequences=n_sequences)
+        language = load()
         try:
             reward = pending.result()
         except BaseException:
@@ -97,8 +102,14 @@ def open_models(
     return Models(language, reward, score_chunk(reward))
 
 
-def open_language_model(settings: Settings, *, n_sequences: int | None = None) -> LlamaModel:
-    """Load the GGUF file that the settings name."""
+def open_language_model(
+    settings: Settings, *, n_sequences: int | None = None, unified: bool = True
+) -> LlamaModel:
+    """Load the GGUF file that the settings name.
+
+    n_sequences: trunks and branches at once, by default those of one prompt. unified: one cache
+    for all of them, else a stream of `n_ctx` tokens for each.
+    """
     from stars_local.catalog.resolve import resolve
     from stars_local.llama.engine import LlamaModel
 
@@ -110,6 +121,7 @@ def open_language_model(settings: Settings, *, n_sequences: int | None = None) -
         n_threads=0 if settings.threads is None else settings.threads,
         n_gpu_layers=settings.gpu_layers,
         n_seq_max=n_sequences,
+        unified=unified,
         loras={} if settings.lora is None else {settings.lora: 1.0},
     )
 

@@ -199,7 +199,8 @@ def _evaluate(
     if request.turns == 2:
         check_turns(found.prompts, found.later_turns)
     named = arms.arm_settings(configured, methods, more)
-    opened, judges = arms.Opened(request.cohort), Judges()
+    together = found.prompts if request.turns == 1 else ()  # how long second turns are, who knows
+    opened, judges = arms.Opened(request.cohort, together), Judges()
     try:
         made = arms.make_arms(named, opened, thresholds_for, seed)
         steering, *others = arms.steering_models(named, opened).items()

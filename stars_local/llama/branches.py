@@ -112,7 +112,8 @@ class Branch:
     """A proposal being drawn, or drawn.
 
     seq: the sequence that holds its state; None before it needs one, and after its cells were
-    given up (its tokens are then decoded again if it is committed). n_decoded: how many of its
+    given up (its tokens are then decoded again if it is committed); it may be its trunk's own, lent
+    to it. n_decoded: how many of its
     own tokens are in the cache; the last drawn one usually is not. room: tokens that fit.
     """
 
@@ -132,6 +133,11 @@ class Branch:
     token_ids: list[int] = field(default_factory=list)
     char_ends: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def borrows(self) -> bool:
+        """Whether its tokens stand behind its trunk's, in the same sequence."""
+        return self.seq is not None and self.seq == self.trunk.seq
 
     @property
     def held_seq(self) -> int:

@@ -30,12 +30,14 @@ class Sharing(StrEnum):
 class Need:
     """Room for `n_draws` branches of `n_new` cells each, on a trunk of `n_prefix` cells.
 
-    A branch of no new cells is never decoded: it needs neither cells nor a sequence.
+    A branch of no new cells is never decoded: it needs neither cells nor a sequence. borrows: the
+    only branch is drawn in the trunk's own sequence.
     """
 
     n_draws: int
     n_prefix: int
     n_new: int
+    borrows: bool = False
 
     @property
     def forks(self) -> bool:
@@ -62,6 +64,11 @@ class CellLedger:
     def n_free_seqs(self) -> int:
         """Sequence ids that nobody holds."""
         return len(self._free_seqs)
+
+    @property
+    def lowest_free_seq(self) -> int | None:
+        """The sequence id that `take_seq` would give."""
+        return self._free_seqs[0] if self._free_seqs else None
 
     def take_seq(self) -> int:
         """The lowest free sequence id, holding no cells. IndexError if there is none."""
@@ -118,7 +125,7 @@ class CellLedger:
         in turn while they last. None if not every need can get one.
         """
         costs = [self.branch_cost(need) for need in needs]
-        seq_costs = [int(need.forks) for need in needs]
+        seq_costs = [int(need.forks and not need.borrows) for need in needs]
         room, seqs = n_cells - sum(costs), n_seqs - sum(seq_costs)
         if seqs < 0 or (room < 0 and self.sharing is not Sharing.OWN):
             return None

@@ -7,6 +7,7 @@ A branch that has ended leaves the batch.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,14 +20,18 @@ from stars_local.llama.branches import Branch, Logits, Trunk
 from stars_local.llama.library import native
 from stars_local.llama.runtime import Runtime
 
+_FILLER = 0  # any token of the vocabulary
+MAX_GAP = 8  # streams to fill: a split costs about as much as so many rows
+
 
 @dataclass(slots=True)
 class Lot:
-    """The branches of one order, being drawn."""
+    """The branches of one order, being drawn. borrows: in the trunk's own sequence."""
 
     order: Order
     trunk: Trunk
     branches: list[Branch]
+    borrows: bool = False
 
     @property
     def is_going(self) -> bool:
@@ -56,6 +61,8 @@ class Round:
                     branch.finish(End.CONTEXT)
             self._halt(lot)
         lots = [lot for lot in self._lots if lot.is_going]
+        if self._runtime.lends:
+            self._runtime.close_ranks([lot.trunk for lot in lots if lot.trunk.seq >= 0])
         self._runtime.catch_up(list({lot.trunk.id: lot.trunk for lot in lots}.values()))
         for lot in lots:
             for branch in lot.branches:
@@ -66,6 +73,10 @@ class Round:
     def _fork(self, lot: Lot) -> None:
         """Give sequences to the branches that go on."""
         going = [branch for branch in lot.branches if branch.end is None]
+        if lot.borrows:
+            for branch in going:
+                self._runtime.lend(lot.trunk, branch)
+            return
         n_done = self._runtime.fork(lot.trunk, going)
         if n_done == len(going):
             return
@@ -87,18 +98,53 @@ class Round:
                 active += [branch for branch in lot.branches if branch.end is None]
             if not active:
                 return
+            if runtime.lends:
+                active.sort(key=lambda branch: branch.held_seq)
             for at, branch in enumerate(active):
                 tokens[at] = branch.token_ids[-1]
                 positions[at] = branch.trunk.n_decoded + branch.n_decoded
                 sequences[at] = branch.held_seq
                 wants_logits[at] = 1
-            if not batch.decode(context, len(active)):
+            places, fillers = self._fill(len(active))
+            has_room = batch.decode(context, len(active) + len(fillers))
+            for seq, position in fillers:
+                runtime.take_back(seq, position)
+            if not has_room:
                 self._shed(lots)
                 continue
-            for at, branch in enumerate(active):
+            for at, branch in zip(places, active, strict=True):
                 branch.n_decoded += 1
-                runtime.ledger.hold(sequences[at], 1)
+                runtime.ledger.hold(branch.held_seq, 1)
                 self._draw_at(branch, at)
+
+    def _fill(self, n: int) -> tuple[Sequence[int], list[tuple[int, int]]]:
+        """Put tokens of no meaning into the streams between those of the batch's `n` entries: a
+        gap would split the batch, which costs more than a few rows.
+
+        Returns the new places of the entries, and the streams with the positions filled.
+        """
+        runtime, batch = self._runtime, self._runtime.batch
+        if not runtime.lends:
+            return range(n), []
+        seqs = batch.sequences[:n]
+        fillers: dict[int, int] = {}
+        for low, high in itertools.pairwise(seqs):
+            if high - low - 1 <= min(MAX_GAP, batch.capacity - n - len(fillers)):
+                between = {seq: runtime.n_in(seq) for seq in range(low + 1, high)}
+                if max(between.values(), default=0) < runtime.model.n_ctx:
+                    fillers |= between
+        if not fillers:
+            return range(n), []
+        entries = sorted(
+            [*zip(seqs, batch.positions[:n], batch.tokens[:n], strict=True)]
+            + [(seq, position, _FILLER) for seq, position in fillers.items()]
+        )
+        places = []
+        for at, (seq, position, token) in enumerate(entries):
+            batch.put(at, token, position, seq, logits=seq not in fillers)
+            if seq not in fillers:
+                places.append(at)
+        return places, list(fillers.items())
 
     # -- one token ---------------------------------------------------------------------------
 

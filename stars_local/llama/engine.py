@@ -82,6 +82,7 @@ class LlamaModel:
             raise
         self.strategy, self.strategy_reason = choice.strategy, choice.reason
         self._runtime = Runtime(self._native, self.strategy)
+        self.lends = self._runtime.lends
         self._chat_template = self._native.chat_template
 
     # -- what it is --------------------------------------------------------------------------

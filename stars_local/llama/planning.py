@@ -6,6 +6,7 @@ a round made narrower or a prompt refused.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from stars_local.core.errors import OutOfCellsError
@@ -57,11 +58,13 @@ def lots(runtime: Runtime, orders: Sequence[tuple[Order, Trunk]]) -> list[Lot]:
     Raises OutOfCellsError, with nothing drawn, if there is no room even for that.
     """
     ledger = runtime.ledger
+    n_orders = Counter(trunk.id for _, trunk in orders)
     needs = [
         Need(
             len(order.draws),
             len(trunk.token_ids),
             max(0, min(order.boundary.max_tokens, _room(runtime, trunk)) - 1),
+            runtime.lends and len(order.draws) == 1 and n_orders[trunk.id] == 1,
         )
         for order, trunk in orders
     ]
@@ -77,7 +80,10 @@ def lots(runtime: Runtime, orders: Sequence[tuple[Order, Trunk]]) -> list[Lot]:
             f"need more than the {n_cells} cells (of {ledger.n_cells}) and {n_seqs} sequences "
             "that are free: raise --n-ctx or draw fewer prompts at once"
         )
-    return [_lot(runtime, *order, n) for order, n in zip(orders, granted, strict=True)]
+    return [
+        _lot(runtime, *order, n, borrows=need.borrows)
+        for order, n, need in zip(orders, granted, needs, strict=True)
+    ]
 
 
 def _available(
@@ -104,7 +110,7 @@ def _available(
     return n_cells, n_seqs
 
 
-def _lot(runtime: Runtime, order: Order, trunk: Trunk, n: int) -> Lot:
+def _lot(runtime: Runtime, order: Order, trunk: Trunk, n: int, *, borrows: bool) -> Lot:
     branches = [
         Branch(
             runtime.new_handle(),
@@ -117,7 +123,7 @@ def _lot(runtime: Runtime, order: Order, trunk: Trunk, n: int) -> Lot:
         )
         for draw in order.draws[:n]
     ]
-    return Lot(order, trunk, branches)
+    return Lot(order, trunk, branches, borrows)
 
 
 def _room(runtime: Runtime, trunk: Trunk) -> int:

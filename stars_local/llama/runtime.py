@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,16 @@ class Runtime:
         self.strategy = strategy
         self._branching = BranchRollback(self.memory)
         lib = native()
+        self._last: Callable[[Any, int], int] = lib.llama_memory_seq_pos_max
         self._remove, self._logits = lib.llama_memory_seq_rm, lib.llama_get_logits_ith
+
+    @property
+    def lends(self) -> bool:
+        """Whether an only branch is drawn in its trunk's sequence: where a branch would copy the
+        whole of it, and its end can be cut off again."""
+        model = self.model
+        cuts = not (model.is_recurrent or model.is_hybrid)
+        return cuts and not model.unified and self.strategy is Strategy.BRANCH
 
     @property
     def scatters(self) -> bool:
@@ -85,11 +94,20 @@ class Runtime:
         self.ledger.hold(seq, -n_decoded)
         return False
 
+    def n_in(self, seq: int) -> int:
+        """Tokens in a sequence, by the cache itself."""
+        return self._last(self.memory, seq) + 1
+
+    def take_back(self, seq: int, n_kept: int) -> None:
+        """Remove what a sequence holds from `n_kept` on, of which the books know nothing."""
+        self._remove(self.memory, seq, n_kept, -1)
+
     def fork(self, trunk: Trunk, branches: Sequence[Branch]) -> int:
         """Give branches their sequences; returns how many got one, in order: fewer only where
         the cache has no room after all."""
         if self.strategy is Strategy.SNAPSHOT and branches:
             self._stow(trunk)
+        self._call_in(trunk)
         for n_done, branch in enumerate(branches):
             seq = self.ledger.take_seq()
             if trunk.seq >= 0:
@@ -100,6 +118,31 @@ class Runtime:
             branch.seq = seq
             self.ledger.fork(seq, trunk.n_decoded)
         return len(branches)
+
+    def lend(self, trunk: Trunk, branch: Branch) -> None:
+        """Let a branch be drawn in its trunk's sequence. A proposal that holds it gives it up,
+        and is decoded again, all its tokens at once, if it is the one that is committed."""
+        self._call_in(trunk)
+        branch.seq = trunk.seq
+
+    def _call_in(self, trunk: Trunk) -> None:
+        for branch in trunk.branches.values():
+            if branch.borrows:
+                self.park(branch)
+
+    def close_ranks(self, trunks: Sequence[Trunk]) -> None:
+        """Move trunks from high streams into low free ones: llama.cpp computes streams together
+        only where their numbers follow on one another."""
+        for trunk in sorted(trunks, key=lambda each: -each.seq):
+            free = self.ledger.lowest_free_seq
+            if free is None or free > trunk.seq:
+                return
+            old, trunk.seq = trunk.seq, self.ledger.take_seq()
+            self._branching.fork(old, trunk.seq)
+            for branch in trunk.branches.values():
+                if branch.seq == old:
+                    branch.seq = trunk.seq
+            self.drop_seq(old)
 
     def _stow(self, trunk: Trunk) -> None:
         """Move a trunk's state to host memory."""
@@ -124,14 +167,21 @@ class Runtime:
 
     def park(self, branch: Branch) -> None:
         """Give up a branch's cells; it stays valid and is decoded again if it is committed."""
-        if branch.seq is not None:
+        if branch.borrows:
+            self.cut(
+                branch.held_seq, branch.trunk.n_decoded + branch.n_decoded, branch.trunk.n_decoded
+            )
+        elif branch.seq is not None:
             self.drop_seq(branch.seq)
-            branch.seq = None
-        branch.n_decoded = 0
+        branch.seq = None
+        branch.n_decoded, branch.logits = 0, None
 
     def promote(self, trunk: Trunk, branch: Branch) -> None:
         """The branch's sequence becomes the trunk's; nothing is copied."""
         if branch.seq is None:
+            return
+        if branch.borrows:
+            branch.seq = None
             return
         if trunk.seq >= 0:
             self._remove(self.memory, trunk.seq, -1, -1)
@@ -173,7 +223,7 @@ class Runtime:
             branch
             for trunk in self.trunks.values()
             for branch in trunk.branches.values()
-            if branch.seq is not None
+            if branch.seq is not None and not branch.borrows
         ]
         if not idle:
             return False
@@ -198,6 +248,8 @@ class Runtime:
         try:
             for trunk in waiting:
                 self.settle(trunk)
+            if self.lends:
+                waiting.sort(key=lambda trunk: trunk.seq)  # a batch of streams goes by number
             while waiting:
                 self._decode_chunk(waiting)
                 waiting = [trunk for trunk in waiting if trunk.logits is None]

@@ -34,6 +34,7 @@ class Language(EnumerableModel):
 
     unloaded = 0
     chat_template = None
+    lends = False
 
     def unload(self) -> None:
         """Count instead of freeing."""

@@ -1,0 +1,65 @@
+"""The context that a cohort is drawn in: one cache for all its prompts, or a stream for each.
+
+In a unified cache every token attends over everybody's cells, so a step slows with the square of
+the prompts; in streams it attends over its own. Streams are taken where a prompt's only attempt
+can be drawn in its own stream: a branch of its own would copy the whole of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stars_local import compose
+from stars_local.core.errors import UsageError
+from stars_local.core.records import Prompt
+from stars_local.settings import Settings
+
+PROMPT_TOKENS = 384  # of context that a prompt is given, where nobody counted
+_ROUND = 64  # the length of a stream is a multiple of it
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """n_ctx: tokens of all prompts together where unified, else of each. n_sequences: trunks and
+    branches at once."""
+
+    n_ctx: int
+    n_sequences: int
+    unified: bool
+
+
+def layout_of(settings: Settings, cohort: int, longest: int | None) -> Layout:
+    """The context of a cohort.
+
+    longest: tokens of the longest prompt, where it was counted and streams will do. With `n_ctx`
+    in the settings it is one cache of that size. Raises UsageError for more sequences than a
+    context holds.
+    """
+    width = int(settings.width)
+    streams = longest is not None and width == 1 and settings.n_ctx is None
+    # a trunk, a kept loser and a round, each prompt; in a stream of its own a trunk alone
+    n = cohort if streams else cohort * (2 + width)
+    if n > compose.MAX_SEQUENCES:
+        raise UsageError(
+            f"{cohort} prompts at width {width} need {n} sequences, a context "
+            f"holds {compose.MAX_SEQUENCES}: lower --cohort or --width"
+        )
+    if streams and longest is not None:
+        n_ctx = -(-(longest + settings.max_new_tokens + 1) // _ROUND) * _ROUND
+        return Layout(n_ctx, max(n, compose.sequences_of_one_prompt(settings)), unified=False)
+    if settings.n_ctx is not None:
+        return Layout(settings.n_ctx, n, unified=True)
+    return Layout(cohort * (PROMPT_TOKENS + settings.max_new_tokens * (1 + width)), n, unified=True)
+
+
+def longest_prompt(settings: Settings, prompts: Sequence[Prompt]) -> int | None:
+    """Tokens of the longest prompt, by the model's own template; None where the model's state
+    cannot be cut, so that streams would copy."""
+    small = dataclasses.replace(settings, n_ctx=_ROUND)
+    model = compose.open_language_model(small, n_sequences=2, unified=False)
+    try:
+        return max(len(model.encode(prompt)) for prompt in prompts) if model.lends else None
+    finally:
+        model.unload()
