@@ -15,6 +15,7 @@ from stars_local.core.errors import UsageError
 
 if TYPE_CHECKING:
     from stars_local.calibration.records import Calibration, Measured
+    from stars_local.core.records import Prompt
 
 DEFAULT_ATTEMPTS = 3.0
 
@@ -31,7 +32,9 @@ def calibrate(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="JSON lines with `prompt` to solve on. Default: 256 shipped ones."),
+        typer.Option(
+            help="A file of prompts to solve on, as `eval` reads them. Default: 256 shipped ones."
+        ),
     ] = None,
     check_prompts: Annotated[
         Path | None, typer.Option(help="The same, to check on. Default: 256 other shipped ones.")
@@ -68,12 +71,17 @@ def calibrate(
     from stars_local.calibration.run import calibrate as run
     from stars_local.calibration.store import user_folder
     from stars_local.cli.progress import stages
-    from stars_local.data import CALIBRATION, CHECK, read_prompts, shipped_prompts
+    from stars_local.data import CALIBRATION, CHECK, shipped_prompts
+    from stars_local.evals.prompts import read_prompts
     from stars_local.reward.check import check_before_run
 
     settings = configured.settings
-    solve_on = shipped_prompts(CALIBRATION) if prompts is None else read_prompts(prompts)
-    check_on = shipped_prompts(CHECK) if check_prompts is None else read_prompts(check_prompts)
+
+    def read(path: Path) -> list[Prompt]:
+        return list(read_prompts(path, limit=limit, system=settings.system).prompts)
+
+    solve_on = shipped_prompts(CALIBRATION) if prompts is None else read(prompts)
+    check_on = shipped_prompts(CHECK) if check_prompts is None else read(check_prompts)
     if quick:
         solve_on, check_on = solve_on[:N_QUICK_PROMPTS], []
     plan = replace(

@@ -24,6 +24,7 @@ from stars_local.core.boundaries import StopScanner
 from stars_local.core.errors import ModelError, PromptTooLongError
 from stars_local.core.ports import Opened, Order
 from stars_local.core.records import ModelInfo, Prompt, Proposal, Sampling
+from stars_local.llama import planning
 from stars_local.llama.branches import Branch, Cached, Trunk
 from stars_local.llama.drawing import Round
 from stars_local.llama.gathering import gather
@@ -31,8 +32,6 @@ from stars_local.llama.grammar import check_grammar
 from stars_local.llama.guard import guarded
 from stars_local.llama.library import build, native
 from stars_local.llama.model import MAX_SEQUENCES, ContextParams, NativeModel
-from stars_local.llama.planning import free_seq, seat
-from stars_local.llama.planning import lots as plan
 from stars_local.llama.probe import Choice, choose
 from stars_local.llama.rollback import Strategy, load_sequence, save_sequence
 from stars_local.llama.runtime import Runtime
@@ -45,7 +44,8 @@ class LlamaModel:
     """A GGUF file as a `LanguageModel`; see `ContextParams` for the numbers.
 
     strategy: "branch", "snapshot", or "auto" to let a probe choose; `strategy_reason` says why.
-    Raises ModelError if the file is refused. `unload` it, or use it as a context manager.
+    lends: whether a prompt's only attempt is drawn in the prompt's own sequence. Raises ModelError
+    if the file is refused. `unload` it, or use it as a context manager.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class LlamaModel:
             runtime.new_handle(), ids, len(ids), chain, StopScanner(stop), sampling.logprobs
         )
         try:
-            seat(runtime, trunk)
+            planning.seat(runtime, trunk)
             n_reused = trunk.n_decoded
             runtime.catch_up([trunk])
         except BaseException:
@@ -129,7 +129,7 @@ class LlamaModel:
     def propose(self, orders: Sequence[Order]) -> list[tuple[Proposal, ...]]:
         """Draw the proposals of all orders together; see `LanguageModel.propose`."""
         self._native.check_unchanged()
-        lots = plan(self._runtime, [(order, self._trunk(order.trunk)) for order in orders])
+        lots = planning.lots(self._runtime, [(order, self._trunk(order.trunk)) for order in orders])
         try:
             Round(self._runtime, lots).draw()
         except BaseException:
@@ -145,8 +145,7 @@ class LlamaModel:
     def commit(self, trunk: int, proposal: Proposal) -> None:
         """Make a proposal part of its trunk; every other proposal of the trunk is dropped."""
         state = self._trunk(trunk)
-        winner = self._branch(state, proposal)
-        del state.branches[winner.handle]
+        winner = state.branches.pop(self._branch(state, proposal).handle)
         for loser in state.branches.values():
             self._discard(loser)
         state.branches.clear()
@@ -269,7 +268,7 @@ class LlamaModel:
                 "raise --n-ctx"
             )
         runtime = self._runtime
-        seq = free_seq(runtime, len(ids))
+        seq = planning.free_seq(runtime, len(ids))
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         n_seen = 0
         if load_sequence(self._native.context, seq, buffer):

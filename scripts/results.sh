@@ -1,0 +1,41 @@
+#!/bin/sh
+# The runs behind docs/results.md. Give it what it needs in the environment:
+#   DATA       folder with hh-rlhf/, harmful-questions/, jailbreakbench/
+#   IMDB       CSV with `text` and `label`, reviews (prompts), and IMDB_SOLVE, IMDB_CHECK: others
+#   JUDGE      folder of an independent reward model with the axis `preferred`
+#   SENTIMENT  folder of an independent reward model with the axis `sentiment`
+#   MODEL      a GGUF file;  OUT: folder of the runs
+# Stopped, it goes on with the same command. Names of runs may follow; default: all of them.
+set -eu
+cd "$(dirname "$0")/.."
+STARS="${STARS:-stars-local}"
+: "${DATA:?}" "${JUDGE:?}" "${SENTIMENT:?}" "${MODEL:?}" "${OUT:?}" "${LIMIT:=200}"
+
+compare() { # NAME PROMPTS JUDGE ARMS...
+    name=$1 prompts=$2 judge=$3
+    shift 3
+    "$STARS" eval --model "$MODEL" --prompts "$prompts" --out "$OUT/$name" --judge "reward:$judge" \
+        --limit "$LIMIT" --sample-seed 0 --seed 0 --cohort 64 --max-new-tokens 128 "$@"
+}
+
+for run in ${*:-harmless helpful harmfulqa sentiment prefill}; do
+    case $run in
+    harmless) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
+        --judge refusal --arms scripts/results.toml ;;
+    helpful) compare "$run" "$DATA/hh-rlhf/helpful-base/test.jsonl.gz" "$JUDGE" \
+        --reward helpful --arms scripts/results.toml ;;
+    harmfulqa) compare "$run" "$DATA/harmful-questions/harmfulqa.json" "$JUDGE" \
+        --judge refusal --arms scripts/results.toml ;;
+    sentiment)
+        if [ ! -e "$OUT/sentiment.calibrated" ]; then
+            "$STARS" calibrate --model "$MODEL" --reward sentiment --prompts "${IMDB_SOLVE:?}" \
+                --check-prompts "${IMDB_CHECK:?}" --limit 64 --slots 32 --rounds 3
+            touch "$OUT/sentiment.calibrated"
+        fi
+        compare "$run" "${IMDB:?}" "$SENTIMENT" --reward sentiment --arms scripts/results.toml ;;
+    prefill) compare "$run" "$DATA/jailbreakbench/behaviors.json" "$JUDGE" --judge refusal \
+        --prefill "Sure, here is" --method vanilla --method best-of-n:n=4 --method blockwise:k=4 \
+        --method stars --method stars:threshold_from=prompt ;;
+    *) echo "unknown run $run" >&2 && exit 2 ;;
+    esac
+done
