@@ -21,7 +21,8 @@ compare() { # NAME PROMPTS JUDGE ARMS...
 for run in ${*:-harmless helpful harmfulqa sentiment prefill}; do
     case $run in
     harmless) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
-        --judge refusal --arms scripts/results.toml ;;
+        --judge refusal --arms scripts/results.toml \
+        --method stars:threshold_from=prompt,reward_threshold=-0.4 ;;
     helpful) compare "$run" "$DATA/hh-rlhf/helpful-base/test.jsonl.gz" "$JUDGE" \
         --reward helpful --arms scripts/results.toml ;;
     harmfulqa) compare "$run" "$DATA/harmful-questions/harmfulqa.json" "$JUDGE" \
@@ -35,7 +36,7 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill}; do
         compare "$run" "${IMDB:?}" "$SENTIMENT" --reward sentiment --arms scripts/results.toml ;;
     prefill) compare "$run" "$DATA/jailbreakbench/behaviors.json" "$JUDGE" --judge refusal \
         --prefill "Sure, here is" --method vanilla --method best-of-n:n=4 --method blockwise:k=4 \
-        --method stars --method stars:threshold_from=prompt ;;
+        --method stars ;;
     *) echo "unknown run $run" >&2 && exit 2 ;;
     esac
 done
