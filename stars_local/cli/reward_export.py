@@ -64,6 +64,15 @@ def reward_export(
         typer.Option(min=8, help="Longest text.", show_default="the source's limit"),
     ] = None,
     cut: Annotated[str, typer.Option(help="Side cut off a text too long: left or right.")] = "left",
+    past: Annotated[
+        bool | None,
+        typer.Option(
+            "--past/--no-past",
+            help="Of a decoder: take past keys and values, so that a text that goes on costs only "
+            "what is new.",
+            show_default="where they equal torch",
+        ),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option(help="Licence of the weights.", show_default="what the card says")
     ] = None,
@@ -107,6 +116,7 @@ def reward_export(
         max_tokens=max_tokens,
         cut=_one_of(Cut, "--cut", cut),
         licence=licence,
+        past=past,
     )
     labelled: dict[str, list[Pair]] = {}
     for text in pairs or ():

@@ -174,3 +174,26 @@ def test_wrong_choices_of_an_export_are_usage_errors(
 ) -> None:
     out = str(tmp_path / "out")
     assert value in failed(2, "export", str(tmp_path), "--out", out, option, value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "past"), [([], None), (["--past"], True), (["--no-past"], False)]
+)
+def test_export_is_told_whether_to_take_past_keys_and_values(
+    flags: list[str], past: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from stars_local.exporting import export
+
+    seen = []
+
+    def export_reward(source: Path, out: Path, options: export.ExportOptions, *_: object) -> None:
+        seen.append(options.past)
+        raise OSError("enough")
+
+    monkeypatch.setattr(export, "export_reward", export_reward)
+    result = runner.invoke(
+        app, ["reward", "export", str(tmp_path), "--out", str(tmp_path / "out"), *flags]
+    )
+    assert result.exit_code == 1
+    assert seen == [past]
