@@ -19,7 +19,7 @@ from stars_local.core.ports import LanguageModel, RewardModel
 from stars_local.core.records import Prompt
 from stars_local.data import CALIBRATION, shipped_prompts
 
-N_QUICK_PROMPTS = 24
+N_QUICK_PROMPTS = 16
 
 
 def quick_plan(plan: Plan) -> Plan:
