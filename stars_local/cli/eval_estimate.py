@@ -43,16 +43,14 @@ def show_estimate(plan: Plan, out: Path, shard: Shard, models: Models) -> None:
 
 def _calibrated_attempts(params: Mapping[str, Any]) -> float | None:
     """Mean attempts that the arm's calibration measured, where the arm uses just its thresholds."""
-    import json
-
-    from stars_local.calibration.records import from_json
+    from stars_local.calibration.records import read_calibration
     from stars_local.calibration.store import calibration_folders
 
     paths = [folder / str(params["thresholds"]) for folder in calibration_folders()]
     path = next((each for each in paths if each.suffix == ".json" and each.is_file()), None)
     if path is None:
         return None
-    found = from_json(json.loads(path.read_text(encoding="utf-8")), path.name)
+    found = read_calibration(path)
     used = [params[name] for name in ("alpha", "beta", "reward_threshold")]
     if used != [found.alpha, found.beta, found.reward_threshold]:
         return None

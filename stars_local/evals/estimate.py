@@ -104,7 +104,7 @@ def table(arms: Sequence[ArmEstimate], rate: Rate | None) -> str:
         n_answers = sum(arm.n_answers for arm in arms)
         n_tokens = sum(arm.n_tokens for arm in arms)
         rows.append(_row("together", n_answers, n_tokens, "", rate))
-    head = f"{'to draw, at most':<{_NAME_WIDTH}} {'answers':>7} {'tokens':>7} {'time':>6}"
+    head = f"{'to draw':<{_NAME_WIDTH}} {'answers':>7} {'tokens':>7} {'time':>6}"
     if rate is None:
         return "\n".join([head, *rows, "no time: no rate is known yet"])
     last = f"time at {rate.tokens_per_s:.0f} tokens/s: {rate.origin}"

@@ -65,7 +65,7 @@ def test_the_cost_is_told_first_and_not_where_nothing_is_left(
 ) -> None:
     first = run("eval", prompts, tmp_path / "run", "--method", "vanilla", "--method", "stars")
     head, vanilla, _, together, rate = first.stderr.splitlines()[:5]
-    assert head.split()[:2] == ["to", "draw,"]
+    assert head.split()[:2] == ["to", "draw"]
     assert vanilla.split()[:3] == ["vanilla", "5", "45"]
     assert together.split()[:2] == ["together", "10"]
     assert rate == "time at 160 tokens/s: decode steps of width 2, without scoring"
