@@ -70,6 +70,7 @@ def compare_command(
     from stars_local.data import CHECK, prompts_path, reference_text, shipped_kinds
     from stars_local.evals.prompts import read_prompts
     from stars_local.evals.records import write_atomically
+    from stars_local.quants.report import write_report
     from stars_local.quants.rows import advice
 
     source = prompts_path(CHECK) if prompts is None else prompts
@@ -95,10 +96,11 @@ def compare_command(
     name = next(iter(judges), "steering")
     result = {"files": rows, "judge": name, "advice": advice(rows, name)}
     write_atomically(out / "comparison.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_report(result, out)
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
     else:
-        _show(result)
+        _show(result, out)
     failed = [row for row in rows if "error" in row]
     if failed:
         raise StarsError(
@@ -233,7 +235,7 @@ def _read(path: Path) -> str:
         raise DataError(f"{path}: cannot read the text: {error}") from error
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any], out: Path) -> None:
     for row in result["files"]:
         if "error" in row:
             typer.echo(f"{row['name']}: failed: {row['error']}")
@@ -247,3 +249,4 @@ def _show(result: dict[str, Any]) -> None:
                 parts.append(f"{arm} {'–' if mean is None else f'{mean:.3f}'}")
         typer.echo("  ".join(parts))
     typer.echo(result["advice"])
+    typer.echo(f"report: {out / 'report.html'}")

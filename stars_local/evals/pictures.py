@@ -21,22 +21,23 @@ def pictures(summary: Mapping[str, Any], lines: Sequence[Line], judge: str) -> d
     """Every picture by its caption. judge: whose rewards stand for quality."""
     arms = summary["arms"]
     return {
-        f"Quality ({judge}) against decoded tokens per answer, 95 % intervals": _draw(
+        f"Quality ({judge}) against decoded tokens per answer, 95 % intervals": draw(
             lambda axes: _quality(axes, arms, judge)
         ),
-        "Attempts per segment": _draw(lambda axes: _attempts(axes, arms)),
-        "Share of attempts accepted, by position of the segment": _draw(
+        "Attempts per segment": draw(lambda axes: _attempts(axes, arms)),
+        "Share of attempts accepted, by position of the segment": draw(
             lambda axes: _by_segment(axes, arms, "acceptance")
         ),
-        "Reward of kept segments, by position": _draw(
+        "Reward of kept segments, by position": draw(
             lambda axes: _by_segment(axes, arms, "reward_kept")
         ),
-        f"Reward ({judge}) against length": _draw(lambda axes: _length(axes, lines, judge)),
-        "Share of segments forced": _draw(lambda axes: _forced(axes, arms)),
+        f"Reward ({judge}) against length": draw(lambda axes: _length(axes, lines, judge)),
+        "Share of segments forced": draw(lambda axes: _forced(axes, arms)),
     }
 
 
-def _draw(paint: Callable[[Any], None]) -> str:
+def draw(paint: Callable[[Any], None]) -> str:
+    """One picture as SVG; paint is given its axes. Raises StarsError without matplotlib."""
     try:
         import matplotlib as mpl
         from matplotlib.backends.backend_svg import FigureCanvasSVG

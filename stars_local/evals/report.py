@@ -28,7 +28,7 @@ from stars_local.evals.tables import Table, number, shown, tables
 from stars_local.evals.verdicts import read_verdicts
 
 N_EXAMPLES = 5
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; }
 .wide { overflow-x: auto; }
@@ -139,10 +139,10 @@ def _html(
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'><title>Evaluation</title>",
-        f"<style>{_STYLE}</style></head><body><h1>Evaluation</h1><p>{html.escape(note)}</p>",
+        f"<style>{STYLE}</style></head><body><h1>Evaluation</h1><p>{html.escape(note)}</p>",
     ]
     for title, rows in made.items():
-        parts.append(f"<h2>{html.escape(title)}</h2><div class='wide'>{_html_table(rows)}</div>")
+        parts.append(f"<h2>{html.escape(title)}</h2><div class='wide'>{html_table(rows)}</div>")
     parts.append("<h2>Pictures</h2><div class='figures'>")
     for caption, svg in drawn.items():
         escaped = html.escape(caption)
@@ -157,7 +157,8 @@ def _html(
     return "".join([*parts, "</body></html>\n"])
 
 
-def _html_table(rows: Table) -> str:
+def html_table(rows: Table) -> str:
+    """A table as HTML, its cells escaped; the first row is the head."""
     head, *body = rows
     cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     text = [f"<table><thead><tr>{cells}</tr></thead><tbody>"]
@@ -186,10 +187,11 @@ def _html_answer(line: Line) -> str:
 def _markdown(made: Mapping[str, Table], note: str) -> str:
     parts = ["# Evaluation", "", note, ""]
     for title, (head, *body) in made.items():
-        parts += [f"## {title}", "", _markdown_row(head), "|" + " --- |" * len(head)]
-        parts += [*map(_markdown_row, body), ""]
+        parts += [f"## {title}", "", markdown_row(head), "|" + " --- |" * len(head)]
+        parts += [*map(markdown_row, body), ""]
     return "\n".join(parts)
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

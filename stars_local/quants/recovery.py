@@ -4,29 +4,35 @@
 
 over the same prompts and seeds, by means. A ratio means something only where its denominator
 is a loss beyond doubt: it is given where the paired 95 % bootstrap interval of the denominator
-lies above zero; otherwise only the plain differences are.
+lies above zero; otherwise only the plain differences are. Resamples without a loss have no ratio:
+where they reach into the interval, its upper end is infinite.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stars_local.core.errors import DataError
 from stars_local.evals.metrics import Estimate, bootstrap, mean
 
+_NO_RATIO = float(np.finfo(np.float64).max)
+
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """lost: vanilla@reference - vanilla@q. gained: stars@q - vanilla@q. left: stars@q -
-    vanilla@reference. share: gained / lost, None where nothing certain was lost."""
+    vanilla@reference. share: gained / lost, None where nothing certain was lost. unbounded:
+    whether the interval of the share has no upper end (`share.high` is infinite)."""
 
     lost: Estimate
     gained: Estimate
     left: Estimate
     share: Estimate | None
+    unbounded: bool
 
 
 def recovery(
@@ -39,16 +45,24 @@ def recovery(
         raise DataError("the arms share no prompt: run them on the same prompts")
     rows = [(reference[key], vanilla[key], stars[key]) for key in shared]
     lost = mean([r - v for r, v, _ in rows])
+    share = _bounded(bootstrap(rows, _share)) if lost.low > 0 else None
     return Recovery(
         lost,
         mean([s - v for _, v, s in rows]),
         mean([s - r for r, _, s in rows]),
-        bootstrap(rows, _share) if lost.low > 0 else None,
+        share,
+        share is not None and math.isinf(share.high),
     )
 
 
 def _share(rows: np.ndarray) -> float:
     reference, vanilla, stars = rows.mean(axis=0)
     lost = reference - vanilla
-    # a resample without a loss has no ratio: the largest number of its sign stands for it
-    return float((stars - vanilla) / lost) if lost > 0 else float(np.finfo(np.float64).max)
+    # no ratio: a number, because quantiles between infinities would be NaN
+    return float((stars - vanilla) / lost) if lost > 0 else _NO_RATIO
+
+
+def _bounded(share: Estimate) -> Estimate:
+    """The interval with an infinite end where resamples without a ratio reach into it; the
+    quantile may lie anywhere between such a one and its neighbour."""
+    return replace(share, high=math.inf) if share.high > _NO_RATIO / 1e9 else share

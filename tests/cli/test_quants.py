@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 from typer.testing import CliRunner
 
@@ -78,6 +79,42 @@ def test_a_file_that_vanishes_fails_alone(
     assert "1 of 3 files failed, the first is doomed" in result.stderr
     rows = json.loads(result.stdout)["files"]
     assert "error" in rows[1] and "error" not in rows[2]
+
+
+def test_a_report_lies_beside_the_run(files: dict[str, Path], tmp_path: Path) -> None:
+    doomed = tmp_path / "<b>$x_y$.gguf"
+    doomed.write_bytes(files["Q4_0"].read_bytes())
+    result = compare(files, tmp_path / "run", doomed)
+    assert result.exit_code == 0, result.stderr
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 4 and "<script" not in page and "src=" not in page
+    assert "&lt;b&gt;" in page and "<b>" not in page
+    text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    for title in ("Fidelity", "Alignment", "Recovery", "Cost", "What these prompts can tell"):
+        assert f"## {title}" in text and f"<h2>{title}</h2>" in page
+    kept = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
+    assert kept == json.loads(result.stdout)
+
+
+def test_a_file_in_parts_is_refused_before_anything_is_drawn(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    tensors = gguf.GGUFReader(files["source"]).tensors
+    parts = [tmp_path / f"part-0000{n}-of-00002.gguf" for n in (1, 2)]
+    for number, part in enumerate(parts):
+        writer = gguf.GGUFWriter(part, "llama")
+        writer.add_uint16("split.count", 2)
+        writer.add_uint16("split.no", number)
+        for tensor in tensors:
+            writer.add_tensor(tensor.name, tensor.data)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    result = compare(files, tmp_path / "run", parts[0])
+    assert result.exit_code == 1
+    assert "one part of several: join them" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_architecture_is_a_usage_error(files: dict[str, Path], tmp_path: Path) -> None:

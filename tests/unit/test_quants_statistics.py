@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stars_local.core.errors import DataError
-from stars_local.quants.recovery import recovery
+from stars_local.evals.metrics import Estimate
+from stars_local.quants.recovery import _bounded, recovery
+from stars_local.quants.rows import plain
 from stars_local.quants.twosample import string_kernel, two_sample
 
 
@@ -36,6 +40,27 @@ def test_no_certain_loss_has_no_share() -> None:
 def test_more_than_all_may_be_given_back() -> None:
     found = recovery(*arms(lost=0.5, gained=1.5))
     assert found.share is not None and found.share.low > 2
+
+
+def test_unbounded_says_that_the_upper_end_is_infinite() -> None:
+    rng = np.random.default_rng(5)
+    seen = set()
+    for lost in np.linspace(0.02, 0.5, 49):
+        base = {str(i): float(v) for i, v in enumerate(rng.normal(lost, 1, 40))}
+        zero, gained = dict.fromkeys(base, 0.0), dict.fromkeys(base, 1.0)
+        found = recovery(base, zero, gained)
+        if found.share is not None:
+            assert found.unbounded == math.isinf(found.share.high)
+            assert found.unbounded or found.share.high < 1e6
+            seen.add(found.unbounded)
+    assert False in seen
+
+
+def test_a_quantile_among_resamples_without_a_loss_is_unbounded() -> None:
+    near = Estimate(0.5, 0.1, float(np.finfo(np.float64).max) * 0.01, 40)
+    assert _bounded(near).high == math.inf
+    assert _bounded(Estimate(0.5, 0.1, 1e9, 40)).high == 1e9
+    assert plain({"high": _bounded(near).high}) == {"high": None}
 
 
 def test_only_shared_prompts_count() -> None:

@@ -1,0 +1,124 @@
+"""The pictures of a comparison of quantised files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stars_local.evals.pictures import draw
+from stars_local.quants.rows import OWN, STARS, VANILLA
+
+Rows = Sequence[Mapping[str, Any]]
+Point = tuple[float, Mapping[str, float | None], str]
+_STYLES = {VANILLA: ("C0", "o"), STARS: ("C1", "s"), OWN: ("C2", "^")}
+_MIB = 2**20
+
+
+def pictures(rows: Rows, judge: str) -> dict[str, str]:
+    """Every picture by its caption. rows: whole ones, the reference's first."""
+    return {
+        "Quality (perplexity) against size, 95 % intervals": draw(
+            lambda axes: _quality(axes, rows)
+        ),
+        f"Alignment ({judge}) against size, 95 % intervals": draw(
+            lambda axes: _alignment(axes, rows, judge)
+        ),
+        f"Shift of {judge} reward against KL divergence, 95 % intervals": draw(
+            lambda axes: _shift(axes, rows, judge)
+        ),
+        f"Reward ({judge}) against seconds an answer; the line is the front": draw(
+            lambda axes: _seconds(axes, rows, judge)
+        ),
+    }
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (cost, reward) that no other beats in both, from the cheapest up."""
+    kept: list[tuple[float, float]] = []
+    for cost, reward in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not kept or reward > kept[-1][1]:
+            kept.append((cost, reward))
+    return kept
+
+
+def _quality(axes: Any, rows: Rows) -> None:
+    points = [(row["size_bytes"] / _MIB, row["ppl"], row["name"]) for row in rows]
+    _points(axes, points, VANILLA, "perplexity", names=True)
+    axes.set_xlabel("MiB")
+    axes.set_ylabel("perplexity")
+
+
+def _alignment(axes: Any, rows: Rows, judge: str) -> None:
+    for arm in _STYLES:
+        points = [
+            (row["size_bytes"] / _MIB, row[arm]["rewards"][judge], row["name"])
+            for row in rows
+            if arm in row
+        ]
+        _points(axes, points, arm, arm, names=arm == VANILLA)
+    axes.set_xlabel("MiB")
+    axes.set_ylabel(f"mean reward ({judge})")
+
+
+def _shift(axes: Any, rows: Rows, judge: str) -> None:
+    for arm in (VANILLA, STARS):
+        points = [
+            (row["kl"]["mean"]["value"], row[arm]["difference"][judge], row["name"])
+            for row in rows[1:]
+            if arm in row
+        ]
+        _points(axes, points, arm, arm, names=arm == VANILLA)
+    axes.axhline(0, color="#808184", linewidth=0.8)
+    axes.set_xlabel("mean KL divergence from the reference, nats")
+    axes.set_ylabel("reward minus the reference's plain one")
+
+
+def _seconds(axes: Any, rows: Rows, judge: str) -> None:
+    every = []
+    for arm in _STYLES:
+        points = [
+            (row[arm]["elapsed_s_p50"], row[arm]["rewards"][judge], row["name"])
+            for row in rows
+            if arm in row and row[arm]["elapsed_s_p50"] is not None
+        ]
+        _points(axes, points, arm, arm, names=True)
+        every += [(x, y["value"]) for x, y, _ in points if y["value"] is not None]
+    edge = front(every)
+    axes.plot([x for x, _ in edge], [y for _, y in edge], color="#808184", linewidth=0.8)
+    axes.set_xlabel("seconds an answer (median)")
+    axes.set_ylabel(f"mean reward ({judge})")
+
+
+def _points(axes: Any, points: Sequence[Point], arm: str, label: str, *, names: bool) -> None:
+    colour, marker = _STYLES[arm]
+    whole = [
+        (x, value, low, high, name)
+        for x, y, name in points
+        if (value := y["value"]) is not None
+        and (low := y["low"]) is not None
+        and (high := y["high"]) is not None
+    ]
+    axes.errorbar(
+        [x for x, *_ in whole],
+        [value for _, value, *_ in whole],
+        # the middle may lie outside of a percentile interval; matplotlib takes no such bars
+        yerr=[
+            [max(0.0, value - low) for _, value, low, _, _ in whole],
+            [max(0.0, high - value) for _, value, _, high, _ in whole],
+        ],
+        color=colour,
+        marker=marker,
+        linestyle="none",
+        capsize=3,
+        label=label,
+    )
+    if names:
+        for x, value, _, _, name in whole:
+            axes.annotate(
+                # a dollar would begin a formula
+                name.replace("$", r"\$"),
+                (x, value),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7,
+            )

@@ -1,0 +1,226 @@
+"""A comparison of quantised files on one page that needs nothing else, and as Markdown and JSON.
+
+Names of files and errors are shown as text: everything is escaped, and the page runs no script.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stars_local.evals.judges import is_steering
+from stars_local.evals.records import write_atomically
+from stars_local.evals.report import STYLE, html_table, markdown_row
+from stars_local.evals.tables import Table, interval, number, shown
+from stars_local.quants.pictures import pictures
+from stars_local.quants.rows import OWN, STARS, VANILLA
+
+_ARMS = (VANILLA, STARS, OWN)
+_TITLE = "Quantised files against their reference"
+Row = Mapping[str, Any]
+
+
+def write_report(result: Mapping[str, Any], out: Path) -> list[Path]:
+    """Write report.html, report.md and report.json of a comparison to a folder.
+
+    result: what `quants compare --json` prints: `files` (the reference's row first), `judge`,
+    `advice`. Returns the paths. Raises StarsError without matplotlib.
+    """
+    rows, judge = result["files"], result["judge"]
+    whole = [row for row in rows if "error" not in row]
+    made = _tables(rows, whole, judge)
+    note = _note(judge)
+    files = {
+        "report.html": _html(made, pictures(whole, judge), note, result["advice"]),
+        "report.md": _markdown(made, note, result["advice"]),
+        "report.json": json.dumps(result, allow_nan=False),
+    }
+    for name, text in files.items():
+        write_atomically(out / name, text)
+    return [out / name for name in files]
+
+
+def verdict(row: Row, judge: str) -> str:
+    """Whether these prompts tell a file from its reference, and by what.
+
+    Told apart: a 95 % interval that leaves out no difference (of the perplexity ratio from 1, or
+    of the paired difference of an arm's reward from the reference's plain answers), or texts of
+    p < 0.05. Refusals take no part: their shares have no paired interval here.
+    """
+    reasons: list[str] = []
+    silent: list[str] = []
+    ratio = row["ppl_ratio"]
+    _sort(ratio, 1.0, f"perplexity {_times(ratio)}", reasons, silent)
+    for arm in _ARMS:
+        if arm in row:
+            found = row[arm]["difference"][judge]
+            _sort(found, 0.0, f"{arm} reward {interval(found)}", reasons, silent)
+    sample = row["two_sample"]
+    if sample is not None:
+        said = f"texts p = {sample['p_value']:.3f}"
+        (reasons if sample["p_value"] < 0.05 else silent).append(said)
+    if reasons:
+        return "differs: " + "; ".join(reasons)
+    return "these prompts can't tell it from the reference: nothing lies beyond its interval: " + (
+        "; ".join(silent)
+    )
+
+
+def _sort(
+    found: Mapping[str, float | None], same: float, said: str, yes: list[str], no: list[str]
+) -> None:
+    low, high = found["low"], found["high"]
+    if low is not None and high is not None:
+        (no if low <= same <= high else yes).append(said)
+
+
+def _times(estimate: Mapping[str, float | None]) -> str:
+    return f"x {interval(estimate)}"
+
+
+def recovered(found: Mapping[str, Any]) -> str:
+    """A recovery in words; an upper end that has no bound is called so."""
+    share = found["share"]
+    if share is None:
+        return f"nothing certain was lost; gained {interval(found['gained'])}"
+    if found["unbounded"]:
+        return f"{100 * share['value']:.0f} % [{100 * share['low']:.0f}, unbounded]"
+    return interval(share, percent=True)
+
+
+def _tables(rows: Sequence[Row], whole: Sequence[Row], judge: str) -> dict[str, Table]:
+    made = {
+        "Fidelity": _fidelity(whole),
+        "Alignment": _alignment(whole),
+        "Recovery": _recovery(whole[1:]),
+        "Cost": _cost(whole),
+        "What these prompts can tell": [
+            ["file", "against the reference"],
+            *([row["name"], verdict(row, judge)] for row in whole[1:]),
+        ],
+    }
+    failed = [[row["name"], row["error"]] for row in rows if "error" in row]
+    if failed:
+        made["Files that failed"] = [["file", "why"], *failed]
+    return made
+
+
+def _fidelity(rows: Sequence[Row]) -> Table:
+    head = ["file", "MiB", "bits/weight", "perplexity", "ratio"]
+    table = [[*head, "KL mean", "KL median", "KL 99 %", "KL max", "same top"]]
+    for row in rows:
+        kl = row["kl"]
+        table.append(
+            [
+                row["name"],
+                number(row["size_bytes"] / 2**20, 1),
+                number(row["bpw"], 2),
+                interval(row["ppl"]),
+                number(row["ppl_ratio"]["value"], 4),
+                *(number(kl[key]["value"], 5) for key in ("mean", "median", "p99")),
+                number(kl["max"], 4),
+                interval(row["same_top"], percent=True),
+            ]
+        )
+    return table
+
+
+def _alignment(rows: Sequence[Row]) -> Table:
+    judges = list(rows[0][VANILLA]["rewards"])
+    kinds = list(rows[0][VANILLA]["refusals"])
+    head = [*map(shown, judges), *(f"wins, {shown(j)}" for j in judges)]
+    table = [["file", "arm", "n", *head, *(f"refused, {kind}" for kind in kinds)]]
+    for row in rows:
+        for arm in (each for each in _ARMS if each in row):
+            mine = row[arm]
+            table.append(
+                [
+                    row["name"],
+                    arm,
+                    str(mine["n"]),
+                    *(interval(mine["rewards"][j]) for j in judges),
+                    *(interval(mine["win_rate"][j], percent=True) for j in judges),
+                    *(interval(mine["refusals"][kind], percent=True) for kind in kinds),
+                ]
+            )
+    return table
+
+
+def _recovery(rows: Sequence[Row]) -> Table:
+    head = ["file", "arm", "judge", "recovered", "lost", "left"]
+    table = [[*head, "tokens to the reference's vanilla", "tokens to its STARS"]]
+    for row in rows:
+        for arm, by_judge in row["recovery"].items():
+            for judge, found in by_judge.items():
+                reaches = row["reaches"][arm][judge]
+                table.append(
+                    [
+                        row["name"],
+                        arm,
+                        shown(judge),
+                        recovered(found),
+                        interval(found["lost"]),
+                        interval(found["left"]),
+                        number(reaches[VANILLA], 0),
+                        number(reaches[STARS], 0),
+                    ]
+                )
+    return table
+
+
+def _cost(rows: Sequence[Row]) -> Table:
+    table = [["file", "arm", "seconds (median)", "decoded", "kept", "forced"]]
+    for row in rows:
+        for arm in (each for each in _ARMS if each in row):
+            mine = row[arm]
+            table.append(
+                [
+                    row["name"],
+                    arm,
+                    number(mine["elapsed_s_p50"], 1),
+                    number(mine["n_decoded_tokens"], 0),
+                    number(mine["n_kept_tokens"], 0),
+                    interval(mine["forced_share"], percent=True),
+                ]
+            )
+    return table
+
+
+def _note(judge: str) -> str:
+    words = (
+        "No independent judge took part: quality is told by refusal rules and the steering "
+        "reward, which STARS optimises."
+        if is_steering(judge)
+        else f"{judge} is an independent judge."
+    )
+    return (
+        f"{words} The first row is the reference. Intervals are 95 % bootstrap intervals, over "
+        "windows for perplexity and KL divergence, over prompts for all else. Wins are over the "
+        "reference's plain answers, ties half."
+    )
+
+
+def _html(made: Mapping[str, Table], drawn: Mapping[str, str], note: str, advice: str) -> str:
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        f"<meta name='viewport' content='width=device-width'><title>{_TITLE}</title>",
+        f"<style>{STYLE}</style></head><body><h1>{_TITLE}</h1><p>{html.escape(note)}</p>",
+        f"<p><strong>{html.escape(advice)}</strong></p>",
+    ]
+    for title, rows in made.items():
+        parts.append(f"<h2>{html.escape(title)}</h2><div class='wide'>{html_table(rows)}</div>")
+    parts.append("<h2>Pictures</h2><div class='figures'>")
+    for caption, svg in drawn.items():
+        parts.append(f"<figure><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>")
+    return "".join([*parts, "</div></body></html>\n"])
+
+
+def _markdown(made: Mapping[str, Table], note: str, advice: str) -> str:
+    parts = [f"# {_TITLE}", "", note, "", f"**{advice}**", ""]
+    for title, (head, *body) in made.items():
+        parts += [f"## {title}", "", markdown_row(head), "|" + " --- |" * len(head)]
+        parts += [*map(markdown_row, body), ""]
+    return "\n".join(parts)
