@@ -1,8 +1,8 @@
 """Groups `lockstep` and `streams`: many prompts at once, and which cache they want.
 
 A unified cache attends over everybody's cells. Against it stand a cache with a stream for each
-sequence (`kv_unified=False`, whose branches copy whole sequences) and small unified contexts that
-take a few prompts each, one context after another.
+sequence (`kv_unified=False`, in which a prompt's only attempt is drawn in place) and small unified
+contexts that take a few prompts each, one context after another.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from stars_local.llama.engine import LlamaModel
 
 
 def lockstep(bench: Bench) -> Iterator[Figure]:
-    """One proposal each against bare llama_decode; vanilla of many prompts against one's."""
+    """One proposal each against bare llama_decode; vanilla of many prompts against one's. In
+    streams, as `eval` draws."""
     sizes = bench.sizes
     n_most = max(sizes.lockstep)
     for label, path in bench.files(sizes.lockstep_quants).items():
-        with bench.open(path, n_most * _cells(bench), 2 * n_most + 1) as model:
+        with bench.open(path, _cells(bench), n_most + 1, unified=False) as model:
             yield from lockstep_figures(
                 model, label, sizes.lockstep, _text(bench, model), bench.race
             )
@@ -50,7 +51,7 @@ def streams(bench: Bench) -> Iterator[Figure]:
             each = _cells(bench)
             with (
                 bench.open(path, n * each, 2 * n + 1) as unified,
-                bench.open(path, each, 2 * n + 1, unified=False) as apart,
+                bench.open(path, each, n + 1, unified=False) as apart,
                 bench.open(path, few * each, 2 * few + 1) as small,
             ):
                 found = bench.race(
