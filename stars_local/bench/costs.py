@@ -20,11 +20,11 @@ from stars_local.core.methods import Segmentation
 from stars_local.core.ports import Draw, Order, RewardModel
 from stars_local.core.records import Prompt, Sampling
 from stars_local.llama.engine import LlamaModel
+from stars_local.llama.memory import anonymous_bytes
 
 RATE = 4  # one attempt in as many is accepted, where the first segment is waited for
 CONTEXT_WIDTHS = (1, 8)
 SHAPES = ((1, 1), (1, 16), (16, 1), (64, 1))  # (prompts, width) whose memory is measured
-_STATUS = Path("/proc/self/status")
 _MB = 1e6
 
 
@@ -140,14 +140,3 @@ def _footprint(
         for trunk in trunks:
             model.close(trunk)
     return state, None if before is None or after is None else (after - before) / _MB
-
-
-def anonymous_bytes() -> int | None:
-    """Memory of this process that no file backs, so without mapped models; None where the
-    system does not tell."""
-    if not _STATUS.is_file():
-        return None
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return 1024 * int(line.split()[1])
-    return None

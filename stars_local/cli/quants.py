@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from stars_local.cli.quants_advise import advise_command
 from stars_local.cli.quants_compare import compare_command
 from stars_local.cli.quants_make import make_command
 
@@ -12,8 +13,9 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def quants() -> None:
-    """Make quantised files and measure what they lost."""
+    """Make quantised files, measure what they lost, and say which to run."""
 
 
 app.command("make")(make_command)
 app.command("compare")(compare_command)
+app.command("advise")(advise_command)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,37 +13,28 @@ import typer
 from stars_local.cli.models_shared import AsJson
 from stars_local.cli.options import with_settings
 from stars_local.config import Configured
-from stars_local.core.errors import ModelError, StarsError, UsageError
+from stars_local.core.errors import StarsError, UsageError
 
 if TYPE_CHECKING:
     from stars_local.core.ports import RewardModel
     from stars_local.evals.prompts import PromptSet
-    from stars_local.evals.records import Line
-
-Say = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """What is the same for every file."""
-
-    configured: Configured
-    out: Path
-    found: PromptSet
-    labels: dict[str, dict[str, str]]
-    judges: dict[str, RewardModel]
-    text: str
-    window: int
-    max_windows: int
-    cohort: int
 
 
 @with_settings
 def compare_command(
     configured: Configured,
     reference: Annotated[Path, typer.Argument(help="The file that the others came from.")],
-    files: Annotated[list[Path], typer.Argument(help="The files to compare with it.")],
     out: Annotated[Path, typer.Option(help="The folder of the run; give it again to go on.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="The files to compare with it.")
+    ] = None,
+    types: Annotated[
+        str | None,
+        typer.Option(help="Make these types of the reference, and compare them as well."),
+    ] = None,
+    types_out: Annotated[
+        Path | None, typer.Option(help="The folder for the files of --types. Default: OUT/files.")
+    ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="Prompts. Default: shipped ones of our own writing.")
     ] = None,
@@ -65,36 +54,48 @@ def compare_command(
 
     Goes on where it was stopped. A file that fails is left out, and the exit code is 1.
     """
-    from stars_local.cli.judges import open_judges
+    from stars_local import arms
     from stars_local.cli.progress import stages
-    from stars_local.data import CHECK, prompts_path, reference_text, shipped_kinds
-    from stars_local.evals.prompts import read_prompts
+    from stars_local.cli.quants_rows import Run, rows_of
+    from stars_local.cli.thresholds import thresholds_for
+    from stars_local.data import reference_text
     from stars_local.evals.records import write_atomically
     from stars_local.quants.report import write_report
-    from stars_local.quants.rows import advice
+    from stars_local.quants.rows import STARS, VANILLA, advice, pareto
 
-    source = prompts_path(CHECK) if prompts is None else prompts
-    found = read_prompts(source, limit=limit, system=configured.settings.system)
-    if prompts is None:
-        labels = {key: {"label": kind} for key, kind in shipped_kinds(CHECK).items()}
-    else:
-        labels = {key: dict(each) for key, each in found.labels.items()}
+    found, labels = _prompts(prompts, limit, configured.settings.system)
     given = reference_text() if text is None else _read(text)
-    wrong = next((each for each in judge or () if not each.startswith("reward:")), None)
-    if wrong is not None:
-        raise UsageError(f"--judge {wrong}: give reward:DIR, a folder with a reward model")
-    judges = open_judges(judge or (), (), 0).single
-    if not judges:
-        print(
-            "stars-local: no --judge: quality is told by refusal rules and the steering reward, "
-            "which STARS optimises",
-            file=sys.stderr,
-        )
-    run = _Run(configured, out, found, labels, judges, given, window, windows, cohort)
+    named = arms.arm_settings(configured, [VANILLA, STARS])
+    held = arms.Opened(cohort)
+    steering = held.reward(named[STARS])
+    judges = _open_judges(judge or (), steering)
+    every = _with_types(
+        reference, files or (), types, out / "files" if types_out is None else types_out
+    )
     with stages() as say:
-        rows = _rows(run, reference, files, say)
+        run = Run(
+            configured,
+            out,
+            found,
+            labels,
+            named,
+            held.rewards,
+            judges,
+            given,
+            window,
+            windows,
+            cohort,
+            thresholds_for,
+            say,
+        )
+        rows = rows_of(run, reference, every)
     name = next(iter(judges), "steering")
-    result = {"files": rows, "judge": name, "advice": advice(rows, name)}
+    result = {
+        "files": rows,
+        "judge": name,
+        "pareto": pareto(rows, name),
+        "advice": advice(rows, name),
+    }
     write_atomically(out / "comparison.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_report(result, out)
     if as_json:
@@ -109,121 +110,49 @@ def compare_command(
         )
 
 
-def _rows(run: _Run, reference: Path, files: Sequence[Path], say: Say) -> list[dict[str, Any]]:
-    """A row a file, the reference's first; only one file and the reference are ever open."""
-    from stars_local.llama.gguf_check import check_gguf
+def _prompts(
+    source: Path | None, limit: int | None, system: str | None
+) -> tuple[PromptSet, dict[str, dict[str, str]]]:
+    """The prompts and what their file says of each; the shipped ones without a file."""
+    from stars_local.data import CHECK, prompts_path, shipped_kinds
+    from stars_local.evals.prompts import read_prompts
 
-    for path in (reference, *files):
-        if check_gguf(path).integer("split.count") > 1:
-            raise ModelError(f"{path} is one part of several: join them first")
-    fixed: list[Any] = []
-    base_lines, first = _row(run, reference, reference, None, fixed, say)
-    rows = [first]
-    for path in files:
-        try:
-            rows.append(_row(run, reference, path, base_lines, fixed, say)[1])
-        except StarsError as error:
-            if error.exit_code == 2:
-                raise
-            rows.append({"name": path.stem, "error": str(error)})
-    return rows
+    if source is not None:
+        found = read_prompts(source, limit=limit, system=system)
+        return found, {key: dict(each) for key, each in found.labels.items()}
+    found = read_prompts(prompts_path(CHECK), limit=limit, system=system)
+    return found, {key: {"label": kind} for key, kind in shipped_kinds(CHECK).items()}
 
 
-def _row(
-    run: _Run, reference: Path, path: Path, base: list[Line] | None, fixed: list[Any], say: Say
-) -> tuple[list[Line], dict[str, Any]]:
-    from stars_local.core.files import sha256_of
-    from stars_local.quants.listing import list_file
-    from stars_local.quants.rows import answers_row
+def _open_judges(texts: Sequence[str], steering: RewardModel) -> dict[str, RewardModel]:
+    """The independent judges; UsageError for one that steers, or is no reward model."""
+    from stars_local.cli.judges import open_judges
 
-    listing, sha256 = list_file(path), sha256_of(path)
-    fidelity = _fidelity(run, reference, path, sha256, say)
-    lines = _answers(run, path, sha256, base is None, fixed, say)
-    ours = lines if base is None else base
-    kl = fidelity.pop("kl")
-    return lines, {
-        "name": path.stem,
-        "sha256": sha256,
-        **{key: value for key, value in listing.as_json().items() if key != "path"},
-        **fidelity,
-        "kl": kl,
-        **answers_row(lines, ours, run.labels),
-    }
-
-
-def _fidelity(run: _Run, reference: Path, path: Path, sha256: str, say: Say) -> dict[str, Any]:
-    """Measured once, and kept in the folder of the run."""
-    import hashlib
-
-    from stars_local.core.files import sha256_of
-    from stars_local.evals.records import write_atomically
-    from stars_local.llama.logits import LogitsModel
-    from stars_local.quants.fidelity import measure
-    from stars_local.quants.rows import plain
-
-    about = [sha256_of(reference), sha256, run.text, str(run.window), str(run.max_windows)]
-    key = hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
-    kept = run.out / f"fidelity-{key}.json"
-    if kept.exists():
-        known: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        return known
-    threads = run.configured.settings.threads
-    n_threads = 0 if threads is None else threads
-    with (
-        LogitsModel(reference, window=run.window, n_threads=n_threads) as ours,
-        LogitsModel(path, window=run.window, n_threads=n_threads) as theirs,
-    ):
-        found = measure(
-            ours,
-            theirs,
-            run.text,
-            window=run.window,
-            max_windows=run.max_windows,
-            on_window=lambda done, total: say(f"{path.stem} fidelity", done, total),
+    wrong = next((each for each in texts if not each.startswith("reward:")), None)
+    if wrong is not None:
+        raise UsageError(f"--judge {wrong}: give reward:DIR, a folder with a reward model")
+    judges = open_judges(texts, [steering], 0).single
+    if not judges:
+        print(
+            "stars-local: no --judge: quality is told by refusal rules and the steering reward, "
+            "which STARS optimises",
+            file=sys.stderr,
         )
-    row: dict[str, Any] = plain(found.as_json())
-    run.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(kept, json.dumps(row) + "\n")
-    return row
+    return judges
 
 
-def _answers(
-    run: _Run, path: Path, sha256: str, is_reference: bool, fixed: list[Any], say: Say
-) -> list[Line]:
-    """Draw what is missing of a file's arms; `fixed` takes the reference's thresholds."""
-    from stars_local import arms
-    from stars_local.cli.thresholds import thresholds_for
-    from stars_local.evals.runner import run as draw
-    from stars_local.quants.rows import APART, OWN, STARS, VANILLA
+def _with_types(reference: Path, files: Sequence[Path], types: str | None, out: Path) -> list[Path]:
+    """All files to compare with the reference; those of --types are made where they are missing.
+    Raises UsageError where there is none, and for what headers tell apart."""
+    from stars_local.cli.quants_files import check_alike, make_types
+    from stars_local.quants.make import parse_types
 
-    settings = run.configured.settings
-    seed = 0 if settings.seed is None else settings.seed
-    named = arms.arm_settings(run.configured, [VANILLA, STARS])
-    named = {k: dataclasses.replace(v, model=str(path)) for k, v in named.items()}
-    opened = arms.Opened(run.cohort)
-    try:
-        if not fixed:
-            fixed.append(thresholds_for(named[STARS], opened.get(named[STARS])))
-        made = [
-            arms.make_arm(VANILLA, named[VANILLA], opened, thresholds_for, seed),
-            arms.make_arm(STARS, named[STARS], opened, lambda *_: fixed[0], seed),
-        ]
-        own = thresholds_for(named[STARS], opened.get(named[STARS]))
-        if own != fixed[0]:  # the reference's own, or thresholds given by hand
-            made.append(arms.make_arm(OWN, named[STARS], opened, lambda *_: own, seed))
-        if not is_reference:
-            made.append(arms.make_arm(APART, named[VANILLA], opened, thresholds_for, seed + 1))
-        steering = opened.get(named[STARS]).scoring
-        about = {"prompts": run.found.sha256, "steering": steering.info.axis}
-        plan = arms.make_plan(made, run.found.prompts, steering, run.judges, run.cohort, about)
-        total = len(made) * len(run.found.prompts)
-        lines: list[Line] = []
-        for line in draw(plan, run.out / f"{path.stem}-{sha256[:8]}"):
-            lines.append(line)
-            say(f"{path.stem} answers", len(lines), total)
-        return lines
-    finally:
-        opened.close()
+    wanted = () if types is None else parse_types(types)
+    if not files and not wanted:
+        raise UsageError("nothing to compare: give files, or --types to make them")
+    check_alike(reference, files)
+    made = make_types(reference, wanted, out) if wanted else []
+    return [*files, *(each.listing.path for each in made)]
 
 
 def _read(path: Path) -> str:

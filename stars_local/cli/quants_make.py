@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,23 +26,11 @@ def make_command(
     Files that are there already and match their manifest are kept.
     """
     from stars_local.catalog.resolve import resolve
-    from stars_local.cli.progress import stages
+    from stars_local.cli.quants_files import make_types
     from stars_local.cli.terminal import neutralise
-    from stars_local.llama.gguf_check import check_gguf
-    from stars_local.quants.make import is_quantised, make, parse_types
+    from stars_local.quants.make import parse_types
 
-    wanted = parse_types(types)
-    path = resolve(source)
-    if is_quantised(check_gguf(path)):
-        print(
-            f"stars-local: WARNING: {neutralise(path.name)} is quantised already: every file is "
-            "made from it through F16, and none is better than it",
-            file=sys.stderr,
-        )
-    with stages(after_s=1.0) as advance:
-        made = list(
-            make(path, wanted, out, imatrix=imatrix, n_threads=threads, on_progress=advance)
-        )
+    made = make_types(resolve(source), parse_types(types), out, imatrix, threads)
     if as_json:
         typer.echo(json.dumps([{**each.listing.as_json(), "kept": each.kept} for each in made]))
         return

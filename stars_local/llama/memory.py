@@ -11,6 +11,7 @@ from stars_local.llama.gguf_header import GgufHeader
 LOGIT_BYTES = 4
 _KV_VALUE_BYTES = 2  # llama.cpp keeps keys and values as F16
 _MEMINFO = Path("/proc/meminfo")
+_STATUS = Path("/proc/self/status")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -51,6 +52,27 @@ def available_bytes() -> int | None:
     return min(found, default=None)
 
 
+def anonymous_bytes() -> int | None:
+    """Memory of this process that no file backs, so without mapped models; None where the
+    system does not tell."""
+    if not _STATUS.is_file():
+        return None
+    for line in _STATUS.read_text(encoding="ascii").splitlines():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+def needed_bytes(header: GgufHeader, n_file_bytes: int, n_cells: int, width: int) -> int:
+    """What a model takes: its weights, a cache of `n_cells` tokens, `width` rows of logits.
+
+    An estimate from below; the cache counts as nothing where `kv_bytes_per_token` is unknown.
+    """
+    per_token = kv_bytes_per_token(header)
+    kv_bytes = 0 if per_token is None else per_token * n_cells
+    return n_file_bytes + kv_bytes + width * header.n_vocab * LOGIT_BYTES
+
+
 def need_memory(
     path: Path, header: GgufHeader, n_file_bytes: int, n_cells: int, width: int
 ) -> None:
@@ -64,7 +86,7 @@ def need_memory(
         return
     per_token = kv_bytes_per_token(header)
     kv_bytes = 0 if per_token is None else per_token * n_cells
-    needed = n_file_bytes + kv_bytes + width * header.n_vocab * LOGIT_BYTES
+    needed = needed_bytes(header, n_file_bytes, n_cells, width)
     if needed > available:
         raise ModelError(
             f"{path} needs about {needed >> 20} MiB ({n_file_bytes >> 20} for the weights, "

@@ -12,7 +12,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,40 +62,78 @@ def step_costs(
         for width in wanted:
             if on_progress is not None:
                 on_progress("trying widths, once", len(known), len(wanted))
-            known[width] = _measure(model, width)
+            known[width] = step_seconds(model, width)
         if on_progress is not None:
             on_progress("trying widths, once", len(known), len(wanted))
         _write(path, known)
     return StepCosts({width: known[width] for width in wanted})
 
 
-def _measure(model: LlamaModel, width: int) -> float:
-    """Seconds a step: the median over a few rounds, the first left out. A model so slow that it
-    takes over `_ENOUGH_S` is measured no longer than that, and a first round."""
+def step_seconds(model: LlamaModel, width: int, n_prompts: int = 1) -> float:
+    """Seconds of one decode step, sampling included: of `n_prompts` prompts together, `width`
+    attempts each. No prompt may be open.
+
+    The median over a few rounds, the first left out. A model so slow that it takes over
+    `_ENOUGH_S` is measured no longer than that, and a first round.
+    """
     found = []
-    text = (_TEXT * 4)[: model.info.n_ctx // 4]  # a token has a character or more
-    opened = model.open(Prompt("speed", text=text), Sampling(ignore_eog=True))
-    began = time.perf_counter()
+    text = (_TEXT * 4)[: max(1, _room(model, n_prompts) // 4)]  # a token has a character or more
+    trunks: list[int] = []
     try:
+        for number in range(n_prompts):
+            prompt = Prompt(f"speed{number}", text=text)
+            trunks.append(model.open(prompt, Sampling(ignore_eog=True)).trunk)
+        began = time.perf_counter()
         for turn in range(_RUNS + 1):
             draws = tuple(Draw((turn * 100 + i,), 64) for i in range(width))
-            short = _timed(model, Order(opened.trunk, draws, Boundary(2)))
-            long = _timed(model, Order(opened.trunk, draws, Boundary(2 + _STEPS)))
+            short = _timed(model, [Order(each, draws, Boundary(2)) for each in trunks])
+            long = _timed(model, [Order(each, draws, Boundary(2 + _STEPS)) for each in trunks])
             is_slow = time.perf_counter() - began > _ENOUGH_S
             if turn or is_slow:
                 found.append(max(1e-9, (long - short) / _STEPS))
             if is_slow:
                 break
     finally:
-        model.close(opened.trunk)
+        for trunk in trunks:
+            model.close(trunk)
     return statistics.median(found)
 
 
-def _timed(model: LlamaModel, order: Order) -> float:
+def prefill_rate(model: LlamaModel, n_tokens: int = 128) -> float:
+    """Tokens a second of the prefill of a prompt, of `n_tokens` or half the room there is.
+
+    The median over a few runs, the first left out unless the model is slow, as in `step_seconds`.
+    """
+    n_tokens = max(1, min(n_tokens, _room(model, 1) // 2))
+    text = _TEXT * (6 * n_tokens // len(_TEXT) + 1)
+    while (n_over := len(model.encode(Prompt("speed", text=text))) - n_tokens) > 0:
+        text = text[:-n_over]  # a token has a character or more
+    found = []
+    began = time.perf_counter()
+    for turn in range(_RUNS + 1):
+        started = time.perf_counter()
+        opened = model.open(Prompt("speed", text=text), Sampling(ignore_eog=True))
+        elapsed = time.perf_counter() - started
+        model.close(opened.trunk)
+        is_slow = time.perf_counter() - began > _ENOUGH_S
+        if turn or is_slow:
+            found.append(opened.n_prompt_tokens / max(1e-9, elapsed))
+        if is_slow:
+            break
+    return statistics.median(found)
+
+
+def _room(model: LlamaModel, n_prompts: int) -> int:
+    """Tokens that each of so many prompts may take: all have one cache, or a stream each."""
+    return model.info.n_ctx if model.lends else model.info.n_ctx // n_prompts
+
+
+def _timed(model: LlamaModel, orders: Sequence[Order]) -> float:
     started = time.perf_counter()
-    proposals = model.propose([order])[0]
+    replies = model.propose(orders)
     elapsed = time.perf_counter() - started
-    model.reject(order.trunk, proposals)
+    for order, proposals in zip(orders, replies, strict=True):
+        model.reject(order.trunk, proposals)
     return elapsed
 
 

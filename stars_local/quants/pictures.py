@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stars_local.evals.pictures import draw
-from stars_local.quants.rows import OWN, STARS, VANILLA
+from stars_local.quants.rows import OWN, STARS, VANILLA, pareto
 
 Rows = Sequence[Mapping[str, Any]]
 Point = tuple[float, Mapping[str, float | None], str]
@@ -30,15 +30,6 @@ def pictures(rows: Rows, judge: str) -> dict[str, str]:
             lambda axes: _seconds(axes, rows, judge)
         ),
     }
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (cost, reward) that no other beats in both, from the cheapest up."""
-    kept: list[tuple[float, float]] = []
-    for cost, reward in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not kept or reward > kept[-1][1]:
-            kept.append((cost, reward))
-    return kept
 
 
 def _quality(axes: Any, rows: Rows) -> None:
@@ -74,7 +65,6 @@ def _shift(axes: Any, rows: Rows, judge: str) -> None:
 
 
 def _seconds(axes: Any, rows: Rows, judge: str) -> None:
-    every = []
     for arm in _STYLES:
         points = [
             (row[arm]["elapsed_s_p50"], row[arm]["rewards"][judge], row["name"])
@@ -82,9 +72,13 @@ def _seconds(axes: Any, rows: Rows, judge: str) -> None:
             if arm in row and row[arm]["elapsed_s_p50"] is not None
         ]
         _points(axes, points, arm, arm, names=True)
-        every += [(x, y["value"]) for x, y, _ in points if y["value"] is not None]
-    edge = front(every)
-    axes.plot([x for x, _ in edge], [y for _, y in edge], color="#808184", linewidth=0.8)
+    edge = pareto(rows, judge)
+    axes.plot(
+        [each["seconds"] for each in edge],
+        [each["reward"] for each in edge],
+        color="#808184",
+        linewidth=0.8,
+    )
     axes.set_xlabel("seconds an answer (median)")
     axes.set_ylabel(f"mean reward ({judge})")
 

@@ -16,7 +16,7 @@ from stars_local.evals.records import write_atomically
 from stars_local.evals.report import STYLE, html_table, markdown_row
 from stars_local.evals.tables import Table, interval, number, shown
 from stars_local.quants.pictures import pictures
-from stars_local.quants.rows import OWN, STARS, VANILLA
+from stars_local.quants.rows import OWN, STARS, VANILLA, pareto
 
 _ARMS = (VANILLA, STARS, OWN)
 _TITLE = "Quantised files against their reference"
@@ -97,6 +97,14 @@ def _tables(rows: Sequence[Row], whole: Sequence[Row], judge: str) -> dict[str, 
         "Alignment": _alignment(whole),
         "Recovery": _recovery(whole[1:]),
         "Cost": _cost(whole),
+        "Speed and memory": _speed(whole),
+        "No other beats these in both reward and seconds": [
+            ["file", "arm", "seconds (median)", f"reward ({shown(judge)})"],
+            *(
+                [each["name"], each["arm"], number(each["seconds"], 2), number(each["reward"], 3)]
+                for each in pareto(whole, judge)
+            ),
+        ],
         "What these prompts can tell": [
             ["file", "against the reference"],
             *([row["name"], verdict(row, judge)] for row in whole[1:]),
@@ -186,6 +194,28 @@ def _cost(rows: Sequence[Row]) -> Table:
                     interval(mine["forced_share"], percent=True),
                 ]
             )
+    return table
+
+
+def _speed(rows: Sequence[Row]) -> Table:
+    head = ["file", "MiB", "MiB of memory", "at least", "prefill tokens/s"]
+    table = [[*head, "decode tokens/s, alone", "decode tokens/s, cohort", "cohort"]]
+    for row in rows:
+        cost = row["cost"]
+        memory, rates = cost["memory_bytes"], cost["decode_tokens_per_s"]
+        measured = memory["measured"]
+        table.append(
+            [
+                row["name"],
+                number(row["size_bytes"] / 2**20, 1),
+                number(None if measured is None else measured / 2**20, 0),
+                number(memory["estimated"] / 2**20, 0),
+                number(cost["prefill_tokens_per_s"], 0),
+                number(rates["one"], 0),
+                number(rates["wide"], 0),
+                str(cost["n_prompts"]),
+            ]
+        )
     return table
 
 

@@ -15,6 +15,7 @@ from stars_local.evals import metrics
 from stars_local.evals.records import Line
 from stars_local.evals.summary import judges_of, summarise
 from stars_local.quants.recovery import recovery
+from stars_local.quants.timing import front
 from stars_local.quants.twosample import two_sample
 
 VANILLA, STARS, OWN, APART = "vanilla", "stars", "stars-own", "apart"
@@ -135,3 +136,17 @@ def advice(rows: Sequence[Mapping[str, Any]], judge: str) -> str:
         f"run {best['name']}: the smallest file without a loss in {judge} reward beyond its "
         f"interval; {', '.join(row['name'] for row in lossy) or 'none'} lost some"
     )
+
+
+def pareto(rows: Sequence[Mapping[str, Any]], judge: str) -> list[dict[str, Any]]:
+    """The front of mean reward against median seconds an answer: what no other file and arm
+    beats in both, from the quickest up."""
+    points = []
+    for row in (row for row in rows if "error" not in row):
+        for arm in (VANILLA, STARS, OWN):
+            if arm in row:
+                seconds, reward = row[arm]["elapsed_s_p50"], row[arm]["rewards"][judge]["value"]
+                if seconds is not None and reward is not None:
+                    points.append((seconds, reward, row["name"], arm))
+    names = ("seconds", "reward", "name", "arm")
+    return [dict(zip(names, point, strict=True)) for point in front(points)]

@@ -10,7 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from stars_local.bench import groups
-from stars_local.bench.costs import anonymous_bytes
 from stars_local.bench.figures import Figure, summary
 from stars_local.bench.groups import GROUPS, QUICK, Group, choose, n_turns
 from stars_local.bench.plan import QUICK_SIZES, Bench, Sizes
@@ -18,6 +17,7 @@ from stars_local.cli import bench as command
 from stars_local.cli.app import app
 from stars_local.core.doubles import TableReward
 from stars_local.core.errors import UsageError
+from stars_local.llama.memory import anonymous_bytes
 from tests.support.language_models import tiny_path
 
 SMALL = Sizes(

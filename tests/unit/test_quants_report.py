@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stars_local.quants.pictures import front
 from stars_local.quants.report import recovered, verdict
+from stars_local.quants.timing import front
 
 
 def estimate(value: float, low: float, high: float | None) -> dict[str, float | None]:
@@ -50,7 +50,7 @@ def test_an_end_without_a_bound_is_called_unbounded() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 9), st.floats(-9, 9)), min_size=1))
 def test_the_front_holds_what_nothing_beats(points: list[tuple[float, float]]) -> None:
-    kept = front(points)
+    kept = [(x, y) for x, y, _, _ in front([(*point, "", "") for point in points])]
     for cost, reward in points:
         assert any(x <= cost and y >= reward for x, y in kept)
     for (x, y), (cost, reward) in pairwise(kept):
