@@ -15,7 +15,6 @@ from stars_local.evals import metrics
 from stars_local.evals.records import Line
 from stars_local.evals.summary import judges_of, summarise
 from stars_local.quants.recovery import recovery
-from stars_local.quants.timing import front
 from stars_local.quants.twosample import two_sample
 
 VANILLA, STARS, OWN, APART = "vanilla", "stars", "stars-own", "apart"
@@ -29,6 +28,7 @@ _KEPT = (
     "n_kept_tokens",
     "elapsed_s_p50",
 )
+Point = tuple[float, float, str, str]
 Labels = Mapping[str, Mapping[str, str]]
 
 
@@ -150,3 +150,12 @@ def pareto(rows: Sequence[Mapping[str, Any]], judge: str) -> list[dict[str, Any]
                     points.append((seconds, reward, row["name"], arm))
     names = ("seconds", "reward", "name", "arm")
     return [dict(zip(names, point, strict=True)) for point in front(points)]
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The (seconds, reward, file, arm) that no other beats in both, from the quickest up."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not kept or point[1] > kept[-1][1]:
+            kept.append(point)
+    return kept

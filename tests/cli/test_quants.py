@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stars_local.cli import quants_compare
+from stars_local.cli import quants_rows
 from stars_local.cli.app import app
+from tests.support import tiny_reward
 from tests.support.tiny_gguf import write_tiny
 from tests.support.tiny_reward import write_tiny_reward
 
@@ -55,6 +57,11 @@ def test_files_are_compared_and_a_second_start_draws_nothing(
     assert first["two_sample"] is None and four["two_sample"]["n"] == 4
     assert {"all", "risky"} <= set(four["stars"]["refusals"])
     assert four["recovery"]["stars"]["steering"]["gained"]["n"] == 4
+    assert eight["cost"]["n_prompts"] == 8
+    assert min(eight["cost"]["decode_tokens_per_s"].values()) > 0
+    assert eight["cost"]["memory_bytes"]["estimated"] > eight["size_bytes"]
+    arms = {(row["name"], arm) for row in found["files"] for arm in ("vanilla", "stars")}
+    assert {(each["name"], each["arm"]) for each in found["pareto"]} <= arms
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.jsonl")}
     again = compare(files, out, files["Q8_0"], files["Q4_0"])
     assert json.loads(again.stdout) == found
@@ -66,14 +73,14 @@ def test_a_file_that_vanishes_fails_alone(
 ) -> None:
     doomed = tmp_path / "doomed.gguf"
     doomed.write_bytes(files["Q4_0"].read_bytes())
-    answers = quants_compare._answers
+    answers = quants_rows.answers
 
     def vanish(run: Any, path: Path, *rest: Any) -> Any:
         if path == doomed:
             doomed.unlink()
         return answers(run, path, *rest)
 
-    monkeypatch.setattr(quants_compare, "_answers", vanish)
+    monkeypatch.setattr(quants_rows, "answers", vanish)
     result = compare(files, tmp_path / "run", doomed, files["Q8_0"])
     assert result.exit_code == 1
     assert "1 of 3 files failed, the first is doomed" in result.stderr
@@ -117,6 +124,52 @@ def test_a_file_in_parts_is_refused_before_anything_is_drawn(
     assert not (tmp_path / "run").exists()
 
 
+def reworded(path: Path, source: Path, *, n_more: int) -> Path:
+    """A file like another, its vocabulary in another order, with more tokens at its end."""
+    reader = gguf.GGUFReader(source)
+    words = [str(bytes(part), "utf-8") for part in tokens_of(reader)]
+    words = [words[1], words[0], *words[2:], *(f"more{n}" for n in range(n_more))]
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name in ("general.architecture", "llama.vocab_size"):
+            continue
+        if name == "tokenizer.ggml.tokens":
+            writer.add_token_list(words)
+        elif name == "tokenizer.ggml.token_type":
+            writer.add_token_types([*field.contents(), *([1] * n_more)])
+        else:
+            writer.add_key_value(
+                name, field.contents(), field.types[0], field.types[1] if field.types[1:] else None
+            )
+    writer.add_vocab_size(len(words))
+    for tensor in reader.tensors:
+        rows = tensor.data
+        if tensor.name == "token_embd.weight":
+            rows = np.concatenate([rows, rows[:n_more]])
+        writer.add_tensor(tensor.name, rows)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def tokens_of(reader: gguf.GGUFReader) -> list[Any]:
+    field = reader.fields["tokenizer.ggml.tokens"]
+    return [field.parts[at] for at in field.data]
+
+
+@pytest.mark.parametrize("n_more", [0, 3])
+def test_another_vocabulary_is_refused_before_anything_is_drawn(
+    files: dict[str, Path], tmp_path: Path, n_more: int
+) -> None:
+    other = reworded(tmp_path / "other.gguf", files["source"], n_more=n_more)
+    result = compare(files, tmp_path / "run", files["Q8_0"], other)
+    assert result.exit_code == 2
+    assert "vocabulary" in result.stderr and "files of one model" in result.stderr
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
 def test_another_architecture_is_a_usage_error(files: dict[str, Path], tmp_path: Path) -> None:
     other = write_tiny(tmp_path / "other.gguf", "mamba")
     result = compare(files, tmp_path / "run", other)
@@ -124,11 +177,49 @@ def test_another_architecture_is_a_usage_error(files: dict[str, Path], tmp_path:
     assert "architecture 'mamba'" in result.stderr
 
 
-def test_unknown_types_are_answered_with_a_list(files: dict[str, Path], tmp_path: Path) -> None:
-    args = ["quants", "make", str(files["source"]), "--types", "Q7", "--out", str(tmp_path)]
+@pytest.mark.parametrize("command", ["make", "compare", "advise"])
+def test_unknown_types_are_answered_with_a_list(
+    files: dict[str, Path], tmp_path: Path, command: str
+) -> None:
+    args = ["quants", command, str(files["source"]), "--types", "Q7", "--out", str(tmp_path)]
+    if command == "compare":
+        args += ["--reward", str(files["reward"])]
     result = CliRunner().invoke(app, args)
     assert result.exit_code == 2
-    assert "Q4_K_M" in result.stderr
+    assert "'Q7'" in result.stderr and "Q4_K_M" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_types_are_made_and_a_judge_is_asked(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_reward, "SEED", 6)  # the judge must not be the model that steers
+    judge = write_tiny_reward(tmp_path / "judge", name="other")
+    given = ("--types", "Q5_0", "--judge", f"reward:{judge}")
+    result = compare(files, tmp_path / "run", extra=given)
+    assert result.exit_code == 0, result.stderr
+    assert "no --judge" not in result.stderr
+    found = json.loads(result.stdout)
+    assert [row["quant"] for row in found["files"]] == ["F32", "Q5_0"]
+    assert (tmp_path / "run" / "files" / "tiny.Q5_0.gguf").is_file()
+    judged = found["files"][1]["stars"]["rewards"]
+    assert found["judge"] != "steering" and set(judged) == {"steering", found["judge"]}
+
+
+def test_a_judge_that_steers_or_is_none_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    for judge, said in (
+        (f"reward:{files['reward']}", "steers"),
+        ("refusal", "give reward:DIR"),
+    ):
+        result = compare(files, tmp_path / "run", files["Q8_0"], extra=("--judge", judge))
+        assert result.exit_code == 2
+        assert said in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_to_compare_is_a_usage_error(files: dict[str, Path], tmp_path: Path) -> None:
+    result = compare(files, tmp_path / "run")
+    assert result.exit_code == 2 and "--types" in result.stderr
 
 
 def test_a_quantised_source_is_said_loudly(files: dict[str, Path], tmp_path: Path) -> None:

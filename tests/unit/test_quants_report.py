@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stars_local.quants.report import recovered, verdict
-from stars_local.quants.timing import front
+from stars_local.quants.rows import front
 
 
 def estimate(value: float, low: float, high: float | None) -> dict[str, float | None]:
