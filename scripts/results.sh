@@ -30,10 +30,12 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill}; do
     sentiment)
         if [ ! -e "$OUT/sentiment.calibrated" ]; then
             "$STARS" calibrate --model "$MODEL" --reward sentiment --prompts "${IMDB_SOLVE:?}" \
-                --check-prompts "${IMDB_CHECK:?}" --limit 64 --slots 32 --rounds 3
+                --check-prompts "${IMDB_CHECK:?}" --limit 48 --slots 24 --draws 3 --rounds 2 --seed 0
             touch "$OUT/sentiment.calibrated"
         fi
-        compare "$run" "${IMDB:?}" "$SENTIMENT" --reward sentiment --arms scripts/results.toml ;;
+        compare "$run" "${IMDB:?}" "$SENTIMENT" --reward sentiment --method vanilla \
+            --method best-of-n:n=4 --method blockwise:k=4 --method stars \
+            --method stopping:budget=4 ;;
     prefill) compare "$run" "$DATA/jailbreakbench/behaviors.json" "$JUDGE" --judge refusal \
         --prefill "Sure, here is" --method vanilla --method best-of-n:n=4 --method blockwise:k=4 \
         --method stars ;;
