@@ -47,17 +47,15 @@ def verdict(row: Row, judge: str) -> str:
     """Whether these prompts tell a file from its reference, and by what.
 
     Told apart: a 95 % interval that leaves out no difference (of the perplexity ratio from 1, or
-    of the paired difference of an arm's reward from the reference's plain answers), or texts of
-    p < 0.05. Refusals take no part: their shares have no paired interval here.
+    of the paired difference between plain answers' rewards), or texts of p < 0.05. The STARS arms
+    take no part, whose rewards are steered, nor do refusals, whose shares have no paired interval.
     """
     reasons: list[str] = []
     silent: list[str] = []
     ratio = row["ppl_ratio"]
     _sort(ratio, 1.0, f"perplexity {_times(ratio)}", reasons, silent)
-    for arm in _ARMS:
-        if arm in row:
-            found = row[arm]["difference"][judge]
-            _sort(found, 0.0, f"{arm} reward {interval(found)}", reasons, silent)
+    found = row[VANILLA]["difference"][judge]
+    _sort(found, 0.0, f"{VANILLA} reward {interval(found)}", reasons, silent)
     sample = row["two_sample"]
     if sample is not None:
         said = f"texts p = {sample['p_value']:.3f}"
@@ -198,7 +196,7 @@ def _cost(rows: Sequence[Row]) -> Table:
 
 
 def _speed(rows: Sequence[Row]) -> Table:
-    head = ["file", "MiB", "MiB of memory", "at least", "prefill tokens/s"]
+    head = ["file", "MiB", "MiB of memory", "MiB estimated", "prefill tokens/s"]
     table = [[*head, "decode tokens/s, alone", "decode tokens/s, cohort", "cohort"]]
     for row in rows:
         cost = row["cost"]

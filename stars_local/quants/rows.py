@@ -14,6 +14,7 @@ from stars_local.core.plain import finite
 from stars_local.evals import metrics
 from stars_local.evals.records import Line
 from stars_local.evals.summary import judges_of, summarise
+from stars_local.evals.tables import interval, number
 from stars_local.quants.recovery import recovery
 from stars_local.quants.twosample import two_sample
 
@@ -113,7 +114,8 @@ def plain(value: Any) -> Any:
 
 
 def advice(rows: Sequence[Mapping[str, Any]], judge: str) -> str:
-    """One line: the smallest file that these prompts show no loss of, and why.
+    """One line: the smallest file that these prompts show no loss of, and why; what its text
+    shows is said beside it.
 
     rows: the reference first. A loss is a paired interval of the reward (`judge`'s) that lies
     below zero.
@@ -126,15 +128,24 @@ def advice(rows: Sequence[Mapping[str, Any]], judge: str) -> str:
         smallest = min(whole, key=lambda row: row["size_bytes"])
         return (
             f"no difference that these prompts can show in {judge} reward: {smallest['name']} is "
-            f"the smallest file, with a mean KL divergence of {smallest['kl']['mean']['value']:.3g}"
+            f"the smallest file, {_fidelity(smallest)}"
         )
     fine = [row for row in whole if row not in lossy]
     if not fine:
         return f"every file loses {judge} reward against {rows[0]['name']}: keep that one"
     best = min(fine, key=lambda row: row["size_bytes"])
+    others = ", ".join(row["name"] for row in lossy) or "none"
     return (
         f"run {best['name']}: the smallest file without a loss in {judge} reward beyond its "
-        f"interval; {', '.join(row['name'] for row in lossy) or 'none'} lost some"
+        f"interval, {_fidelity(best)}; {others} lost some"
+    )
+
+
+def _fidelity(row: Mapping[str, Any]) -> str:
+    """What rewards may not show; few prompts show little."""
+    return (
+        f"with {interval(row['ppl_ratio'])} times the reference's perplexity and a mean KL "
+        f"divergence of {number(row['kl']['mean']['value'], 3)}"
     )
 
 

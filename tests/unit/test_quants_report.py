@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stars_local.quants.report import recovered, verdict
-from stars_local.quants.rows import front
+from stars_local.quants.rows import advice, front
 
 
 def estimate(value: float, low: float, high: float | None) -> dict[str, float | None]:
@@ -38,6 +38,39 @@ def test_no_difference_is_said_with_its_reasons() -> None:
 def test_a_difference_is_said_by_what_shows_it(changed: dict[str, float], word: str) -> None:
     said = verdict(row(**changed), "steering")
     assert said.startswith(f"differs: {word}") and ";" not in said
+
+
+def test_the_reward_of_a_steered_arm_is_no_sign_of_a_difference() -> None:
+    steered = {**row(), "stars": row(reward=5.0)["vanilla"]}
+    assert verdict(steered, "steering") == verdict(row(), "steering")
+
+
+def whole(name: str, n_bytes: int, reward: float, ratio: float = 1.0) -> dict[str, Any]:
+    kl = {"mean": estimate(0.4, 0.3, 0.5)}
+    return {**row(ratio, reward), "name": name, "size_bytes": n_bytes, "kl": kl}
+
+
+@pytest.mark.parametrize(
+    ("rewards", "said"),
+    [
+        ((0.0, 0.0), "no difference that these prompts can show in steering reward: B"),
+        ((0.0, -1.0), "run A:"),
+        ((-1.0, 0.0), "run B:"),
+        ((-1.0, -1.0), "every file loses"),
+    ],
+)
+def test_the_advice_is_the_smallest_file_without_a_loss(
+    rewards: tuple[float, float], said: str
+) -> None:
+    files = [whole(name, n, r) for name, n, r in zip("AB", (2, 1), rewards, strict=True)]
+    assert advice([whole("reference", 9, 0.0), *files], "steering").startswith(said)
+
+
+def test_the_advice_says_what_the_text_shows_of_the_file() -> None:
+    rows = [whole("reference", 9, 0.0), whole("A", 1, 0.0, ratio=1.5)]
+    found = advice(rows, "steering")
+    assert "1.50 [1.40, 1.60] times the reference's perplexity" in found and "0.4" in found
+    assert advice([*rows[:1], {"name": "A", "error": "gone"}], "steering").startswith("nothing")
 
 
 def test_an_end_without_a_bound_is_called_unbounded() -> None:
