@@ -88,6 +88,16 @@ def test_a_file_that_vanishes_fails_alone(
     assert "error" in rows[1] and "error" not in rows[2]
 
 
+def test_a_measurement_that_was_damaged_is_named(files: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert compare(files, out, files["Q8_0"]).exit_code == 0
+    for kept in out.glob("fidelity-*.json"):
+        kept.write_text("{", encoding="utf-8")
+    result = compare(files, out, files["Q8_0"])
+    assert result.exit_code == 1
+    assert "fidelity-" in result.stderr and "remove it" in result.stderr
+
+
 def test_a_report_lies_beside_the_run(files: dict[str, Path], tmp_path: Path) -> None:
     doomed = tmp_path / "<b>$x_y$.gguf"
     doomed.write_bytes(files["Q4_0"].read_bytes())
