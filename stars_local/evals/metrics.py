@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 _N_RESAMPLES = 2000
+_BOUNDS = (0.025, 0.975)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,23 @@ def bootstrap(
     values = np.asarray(rows, dtype=np.float64)
     if len(values) == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    random = np.random.default_rng(seed)
-    picks = random.integers(0, len(values), (n_resamples, len(values)))
-    resampled = [statistic(values[pick]) for pick in picks]
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    resampled = [statistic(values[pick]) for pick in _picks(len(values), seed, n_resamples)]
+    low, high = np.quantile(resampled, _BOUNDS)
     return Estimate(float(statistic(values)), float(low), float(high), len(values))
+
+
+def _picks(n: int, seed: int, n_resamples: int) -> npt.NDArray[np.int64]:
+    """The rows of each resample: shape (n_resamples, n)."""
+    return np.random.default_rng(seed).integers(0, n, (n_resamples, n))
 
 
 def mean(values: Sequence[float]) -> Estimate:
     """The mean over prompts."""
-    return bootstrap([[value] for value in values], lambda rows: float(rows.mean()))
+    found = np.asarray(values, dtype=np.float64)
+    if len(found) == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    low, high = np.quantile(found[_picks(len(found), 0, _N_RESAMPLES)].mean(axis=1), _BOUNDS)
+    return Estimate(float(found.mean()), float(low), float(high), len(found))
 
 
 def ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Estimate:
@@ -151,22 +159,37 @@ def self_bleu(texts: Sequence[str], *, n: int = 4, most: int = 100) -> float:
     tokens = [words for words in tokens if words]
     if len(tokens) < 2:
         return math.nan
-    counts = [[Counter(_ngrams(words, size)) for size in range(1, n + 1)] for words in tokens]
-    scores = []
-    for place, mine in enumerate(counts):
-        logs = []
-        for size in range(n):
-            best: Counter[tuple[str, ...]] = Counter()
-            for other, theirs in enumerate(counts):
-                if other != place:
-                    best |= theirs[size]
-            hits = sum((mine[size] & best).values())
-            total = sum(mine[size].values())
-            smooth = 0 if size == 0 else 1
+    logs = [0.0] * len(tokens)
+    for size in range(1, n + 1):
+        counts = [Counter(_ngrams(words, size)) for words in tokens]
+        elsewhere = _MostElsewhere(counts)
+        smooth = 0 if size == 1 else 1
+        for place, mine in enumerate(counts):
+            hits = sum(min(count, elsewhere.of(gram, place)) for gram, count in mine.items())
+            total = mine.total()
             share = (hits + smooth) / (total + smooth) if total + smooth else 0.0
-            logs.append(math.log(share) if share > 0 else -math.inf)
-        scores.append(math.exp(sum(logs) / n))
-    return sum(scores) / len(scores)
+            logs[place] += math.log(share) / n if share > 0 else -math.inf
+    return sum(map(math.exp, logs)) / len(logs)
+
+
+class _MostElsewhere:
+    """How often a text that is not the one asked about has an n-gram, at most."""
+
+    def __init__(self, counts: Sequence[Counter[tuple[str, ...]]]) -> None:
+        self._first: dict[tuple[str, ...], tuple[int, int]] = {}  # most, and who has it
+        self._second: dict[tuple[str, ...], int] = {}
+        for place, mine in enumerate(counts):
+            for gram, count in mine.items():
+                most, owner = self._first.get(gram, (0, -1))
+                if count > most:
+                    self._first[gram] = count, place
+                    count = most if owner >= 0 else 0
+                self._second[gram] = max(self._second.get(gram, 0), count)
+
+    def of(self, gram: tuple[str, ...], place: int) -> int:
+        """The most among the others of text `place`, which has it."""
+        most, owner = self._first[gram]
+        return self._second[gram] if owner == place else most
 
 
 def percentiles(values: Sequence[float], levels: Sequence[float] = (0.5, 0.9, 0.99)) -> list[float]:

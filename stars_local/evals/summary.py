@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stars_local.evals import metrics
+from stars_local.evals.difficulty import by_difficulty
 from stars_local.evals.judges import STEERING as STEERING
 from stars_local.evals.judges import is_logprob
 from stars_local.evals.records import Line
@@ -50,6 +51,7 @@ def summarise(
         answers.sort(key=lambda line: str(line["prompt_id"]))
     return {
         "arms": {arm: _arm(answers, labels or {}) for arm, answers in by_arm.items()},
+        "difficulty": by_difficulty(by_arm),
         "pairs": [
             _pair(first, second, judge, by_arm, margin)
             for second, first in itertools.combinations(by_arm, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stars_local.evals.difficulty import THIRDS
 from stars_local.evals.judges import REFUSAL, is_logprob, is_steering
 
 Table = list[list[str]]
@@ -13,12 +14,15 @@ Summary = Mapping[str, Any]
 
 def tables(summary: Summary) -> dict[str, Table]:
     """Every table by its title."""
-    return {
+    made = {
         "Arms": _arms(summary),
         "Cost": _cost(summary),
         "Texts": _texts(summary),
         "Pairs of arms": _pairs(summary),
     }
+    if summary["difficulty"] is not None:
+        made["By difficulty: thirds of the prompts by the plain answer's reward"] = _thirds(summary)
+    return made
 
 
 def shown(judge: str) -> str:
@@ -83,6 +87,24 @@ def _cost(summary: Summary) -> Table:
                 " / ".join(latency),
             ]
         )
+    return rows
+
+
+def _thirds(summary: Summary) -> Table:
+    """hard, middle and easy prompts side by side."""
+    head = ["attempts", "forced", "decoded", "seconds p50", "seconds p90", "judge's gain"]
+    rows = [["arm", *(f"{each}: {' / '.join(THIRDS)}" for each in head)]]
+    for name, thirds in summary["difficulty"].items():
+        mine = [thirds[third] for third in THIRDS if third in thirds]
+        columns = [
+            [number(each["attempts"], 2) for each in mine],
+            [f"{100 * each['forced_share']:.0f} %" for each in mine],
+            [number(each["n_decoded_tokens"], 0) for each in mine],
+            [number(each["elapsed_s_p50"], 1) for each in mine],
+            [number(each["elapsed_s_p90"], 1) for each in mine],
+            [interval(each["gain"]) for each in mine],
+        ]
+        rows.append([name, *(" / ".join(column) for column in columns)])
     return rows
 
 
