@@ -233,7 +233,8 @@ def calibrate_pair(
     Raises CalibrationError if a prompt stands in both.
     """
     plan = calibrator.plan
-    shared = {prompt.messages for prompt in prompts} & {prompt.messages for prompt in checks}
+    solved, checked = ({(p.messages, p.text) for p in each} for each in (prompts, checks))
+    shared = solved & checked
     if shared:
         raise CalibrationError(
             f"{len(shared)} prompts stand in both sets: check on prompts that took no part"
