@@ -24,16 +24,16 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill}; do
         --judge refusal --arms scripts/results.toml \
         --method stars:threshold_from=prompt,reward_threshold=-0.4 ;;
     helpful) compare "$run" "$DATA/hh-rlhf/helpful-base/test.jsonl.gz" "$JUDGE" \
-        --reward helpful --arms scripts/results.toml ;;
+        --reward helpful=1 --arms scripts/results.toml ;;
     harmfulqa) compare "$run" "$DATA/harmful-questions/harmfulqa.json" "$JUDGE" \
         --judge refusal --arms scripts/results.toml ;;
     sentiment)
         if [ ! -e "$OUT/sentiment.calibrated" ]; then
-            "$STARS" calibrate --model "$MODEL" --reward sentiment --prompts "${IMDB_SOLVE:?}" \
+            "$STARS" calibrate --model "$MODEL" --reward sentiment=1 --prompts "${IMDB_SOLVE:?}" \
                 --check-prompts "${IMDB_CHECK:?}" --limit 48 --slots 24 --draws 3 --rounds 2 --seed 0
             touch "$OUT/sentiment.calibrated"
         fi
-        compare "$run" "${IMDB:?}" "$SENTIMENT" --reward sentiment --method vanilla \
+        compare "$run" "${IMDB:?}" "$SENTIMENT" --reward sentiment=1 --method vanilla \
             --method best-of-n:n=4 --method blockwise:k=4 --method stars \
             --method stopping:budget=4 ;;
     prefill) compare "$run" "$DATA/jailbreakbench/behaviors.json" "$JUDGE" --judge refusal \
