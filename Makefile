@@ -37,7 +37,7 @@ check: dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -m "not model" -n 2 --ignore tests/faults --ignore tests/fuzz
+	@$(BIN)/python -m pytest -m "not model and not slow" -n 2 --ignore tests/faults --ignore tests/fuzz
 
 test: dev
 	@$(BIN)/stars-local models pull --quiet

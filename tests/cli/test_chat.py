@@ -229,7 +229,7 @@ def test_a_question_that_fails_is_not_lost(
 
 
 def test_a_width_beyond_what_the_context_was_opened_for_is_refused(room: Room) -> None:
-    with pytest.raises(UsageError, match="needs 10 sequences, this chat was opened with 6"):
+    with pytest.raises(UsageError, match="needs 10 sequences, this chat was opened with 5"):
         room.handle("/set width 8")
     shown(room, "/set width 1", "/set width 2", "hello")
 

@@ -74,6 +74,7 @@ def test_little_memory_is_a_warning_with_the_number() -> None:
     assert checks.about_memory(8 << 30).state == "good"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "said"),
     [

@@ -204,6 +204,7 @@ def test_bad_arguments_are_usage_errors(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_arms_from_a_file_and_their_own_rewards(prompts: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "arms.toml", tmp_path / "run"
     file.write_text(

@@ -17,6 +17,8 @@ from tests.support import tiny_reward
 from tests.support.tiny_gguf import write_tiny
 from tests.support.tiny_reward import write_tiny_reward
 
+pytestmark = pytest.mark.slow
+
 GIVEN = ["--alpha", "0.5", "--beta", "0.5", "--reward-threshold", "0", "--threads", "1"]
 SHORT = ["--segment-size", "4", "--max-new-tokens", "8", "--seed", "0", "--window", "64"]
 

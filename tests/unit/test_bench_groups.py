@@ -20,6 +20,8 @@ from stars_local.core.errors import UsageError
 from stars_local.llama.memory import anonymous_bytes
 from tests.support.language_models import tiny_path
 
+pytestmark = pytest.mark.slow
+
 SMALL = Sizes(
     quants=("F32",),
     lockstep_quants=("F32",),

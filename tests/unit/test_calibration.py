@@ -56,6 +56,7 @@ def quiet(stage: str, done: int, total: int) -> None:
     assert 0 < done <= total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempts", [2.0, 3.0])
 def test_the_wanted_cost_is_met_on_prompts_not_seen(attempts: float) -> None:
     plan = Plan(attempts, segment_size=6, max_new_tokens=24, n_draws=4, n_slots=4)

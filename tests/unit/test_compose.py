@@ -117,7 +117,7 @@ def test_models_that_are_combined_gain_from_rounds_only_together() -> None:
 
 
 def test_sequences_cover_all_attempts_alive_together() -> None:
-    assert compose.sequences_of_one_prompt(Settings(width=1)) == 6
+    assert compose.sequences_of_one_prompt(Settings(width=1)) == 2 + compose.QUICK_DRAWS
     assert compose.sequences_of_one_prompt(Settings(width=2, n=10)) == 12
     assert compose.sequences_of_one_prompt(Settings(width=MAX_WIDTH)) == 256
     assert compose.sequences_of_one_prompt(Settings(n=10_000)) == 256

@@ -17,6 +17,8 @@ from stars_local.evals.summary import summarise
 from stars_local.evals.verdicts import Verdict, append_verdict
 from tests.support.toy_runs import plan
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -207,6 +207,7 @@ def test_damaged_weights_are_found(tiny: Path, child: Child) -> None:
         probe_with(child, tiny, 30.0, len(content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_300_flipped_header_bytes_never_kill_or_hang_us(
     architecture: str, tmp_path: Path, child: Child

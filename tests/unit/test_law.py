@@ -70,6 +70,7 @@ def ids_of(segment: Segment) -> tuple[int, ...]:
     return ids if segment.n_tokens == len(ids) else (*ids, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 3, 8])
 @pytest.mark.parametrize(
     ("beta", "r_star", "alpha"),
@@ -89,6 +90,7 @@ def test_accepted_segments_attempts_and_forced_share_follow_the_law(
     assert g_test(Counter({"forced": n_forced, "accepted": len(accepted)}), dict(forced)) > ALARM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", list(Schedule))
 @pytest.mark.parametrize("origin", [-2.0, 0.7])
 @pytest.mark.parametrize("relative", [False, True])

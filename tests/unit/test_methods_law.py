@@ -32,6 +32,8 @@ from tests.support.laws import (
     letters_reward,
 )
 
+pytestmark = pytest.mark.slow
+
 N_RUNS = 1500
 SIZE = 3
 ALARM = 1e-4

@@ -97,6 +97,7 @@ def test_looking_one_attempt_ahead_is_optimal_where_the_distribution_is_known(
     assert ours == pytest.approx(optimal_value(price, VALUES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("price", [0.05, 0.1, 0.2])
 def test_the_method_earns_the_value_of_its_rule(price: float) -> None:
     """One-token segments: a token is an attempt, and the price of a token that of an attempt."""
@@ -133,6 +134,7 @@ def test_where_there_is_one_attempt_none_more_is_worth_its_price() -> None:
     assert price_of_attempts(1.0, 1.0) == price_of_attempts(-3.0, 1.0) == math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "n_segments", "end", "known"),
     [

@@ -17,6 +17,8 @@ from stars_local.quants.listing import list_file
 from stars_local.quants.make import Made, make, manifest_of, parse_types
 from tests.support.tiny_gguf import write_tiny
 
+pytestmark = pytest.mark.slow
+
 Usage = namedtuple("Usage", "total used free")
 
 

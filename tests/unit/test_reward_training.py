@@ -21,6 +21,8 @@ from stars_local.training.settings import TrainingSettings
 from stars_local.training.train_run import train_reward
 from tests.support.tiny_encoder import SEP_ID, tiny_network, write_tiny_encoder
 
+pytestmark = pytest.mark.slow
+
 GOOD, BAD, FILLER = "kind", "cruel", ["one", "two", "three", "four", "human", ":"]
 N_PAIRS = 60
 
