@@ -233,8 +233,8 @@ def calibrate_pair(
     Raises CalibrationError if a prompt stands in both.
     """
     plan = calibrator.plan
-    solved, checked = ({(p.messages, p.text) for p in each} for each in (prompts, checks))
-    shared = solved & checked
+    asked, also = ({(p.messages, p.text) for p in each} for each in (prompts, checks))
+    shared = asked & also
     if shared:
         raise CalibrationError(
             f"{len(shared)} prompts stand in both sets: check on prompts that took no part"
