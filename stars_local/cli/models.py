@@ -11,7 +11,7 @@ import typer
 from stars_local.cli.models_fetch import import_command, pull_command
 from stars_local.cli.models_info import info_command
 from stars_local.cli.models_licences import licences_command
-from stars_local.cli.models_shared import AsJson, ModelsDir, mebibytes
+from stars_local.cli.models_shared import AsJson, ModelsDir, calibrated_with_defaults, mebibytes
 from stars_local.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def list_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
     from stars_local.cli.terminal import neutralise
 
     folder = models_folder(models_dir)
-    calibrated = _calibrated_hashes()
+    calibrated = calibrated_with_defaults()
     rows = [_row(entry, folder, calibrated) for entry in list_models(folder)]
     if as_json:
         typer.echo(json.dumps(rows))
@@ -70,19 +70,6 @@ def _row(entry: Entry, folder: Path, calibrated: set[str]) -> dict[str, Any]:
         "source": entry.source,
         "trouble": entry.trouble,
     }
-
-
-def _calibrated_hashes() -> set[str]:
-    from stars_local.calibration.store import calibration_folders
-
-    found = set()
-    for folder in calibration_folders():
-        for path in folder.glob("*.json"):
-            try:
-                found.add(str(json.loads(path.read_bytes())["key"]["base_model_sha256"]))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # whoever uses it is told what is wrong with it
-    return found
 
 
 @app.command("path")

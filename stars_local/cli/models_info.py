@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stars_local.cli.models_shared import AsJson, ModelsDir, mebibytes
+from stars_local.cli.models_shared import AsJson, ModelsDir, calibrated_with_defaults, mebibytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,19 +33,21 @@ def info_command(
     from stars_local.catalog.describe import describe
     from stars_local.catalog.resolve import resolve
     from stars_local.cli.terminal import neutralise
+    from stars_local.llama.digest import file_sha256
 
     found = describe(resolve(name, models_dir), n_ctx=n_ctx, width=width)
+    calibrated = file_sha256(found.path) in calibrated_with_defaults()
     if as_json:
-        content = asdict(found)
+        content = {**asdict(found), "calibrated": calibrated}
         content["path"] = str(found.path)
         content["memory"]["total_bytes"] = found.memory.total_bytes
         typer.echo(json.dumps(_finite(content)))
         return
-    for line in _lines(found):
+    for line in _lines(found, "measured" if calibrated else "none: stars-local calibrate"):
         typer.echo(neutralise(line))
 
 
-def _lines(found: Description) -> Iterator[str]:
+def _lines(found: Description, calibration: str) -> Iterator[str]:
     yield f"file          {found.path}" + (f" and {found.n_files - 1} parts" * (found.n_files > 1))
     yield f"size          {mebibytes(found.size_bytes)}"
     yield f"model         {found.name or '(no name)'}, {found.architecture}, {found.quant}"
@@ -58,6 +60,7 @@ def _lines(found: Description) -> Iterator[str]:
         f"{mebibytes(memory.weights_bytes)}, keys and values {kv}, logits "
         f"{mebibytes(memory.logits_bytes)}; working buffers on top"
     )
+    yield f"calibration   {calibration}, with the default reward model"
     yield "tensors"
     for kind in found.tensor_types:
         yield f"  {kind.type:8} {kind.n_tensors:5}  {mebibytes(kind.n_bytes)}"

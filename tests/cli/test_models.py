@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from stars_local.calibration import store
 from stars_local.cli.app import app
+from stars_local.core.files import sha256_of
 from tests.support.tiny_gguf import write_tiny
 
 runner = CliRunner()
@@ -51,6 +54,31 @@ def test_a_flipped_byte_is_found_and_named(origin: Path) -> None:
     assert "tiny.gguf" in run("verify", code=1)
     rows = json.loads(runner.invoke(app, ["models", "verify", "--json"]).stdout)
     assert {Path(row["path"]).name: row["state"] for row in rows}["tiny.gguf"] == "damaged"
+
+
+@pytest.mark.parametrize(
+    ("changed", "calibrated"),
+    [({}, True), ({"reward_sha256": "0" * 64}, False), ({"segment_size": 7}, False)],
+)
+def test_calibrated_is_said_of_a_pair_not_of_a_model(
+    origin: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: dict[str, Any],
+    calibrated: bool,
+) -> None:
+    run("import", str(origin))
+    (shipped,) = store.shipped_folder().glob("*.json")
+    found = json.loads(shipped.read_text())
+    found["key"] |= {"base_model_sha256": sha256_of(origin), **changed}
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "damaged.json").write_text("{")
+    (tmp_path / "kept" / "c.json").write_text(json.dumps(found))
+    monkeypatch.setattr(store, "calibration_folders", lambda: (tmp_path / "kept",))
+    rows = {row["name"]: row["calibrated"] for row in json.loads(run("list", "--json"))}
+    assert rows["tiny"] is calibrated
+    assert json.loads(run("info", "tiny", "--json"))["calibrated"] is calibrated
+    assert ("calibration   measured" in run("info", "tiny")) is calibrated
 
 
 def test_memory_grows_with_context_and_width(origin: Path) -> None:

@@ -211,7 +211,7 @@ def test_the_installer_refuses_a_bundle_without_wheels(
 
 
 def test_signatures(tmp_path: Path, sources: dict[str, Source]) -> None:
-    pytest.importorskip("cryptography")
+    pytest.importorskip("cryptography", reason="signatures need the extra 'sign'")
     from cryptography.hazmat.primitives import serialization as forms
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
