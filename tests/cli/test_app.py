@@ -36,6 +36,19 @@ def command_lines() -> Iterator[tuple[str, ...]]:
             yield from ((name, child) for child in command.commands)
 
 
+Done = subprocess.CompletedProcess[str]
+
+
+def _computing_seconds(code: str, *arguments: str) -> tuple[float, Done]:
+    """What a program computes for; time on the clock depends on what else the machine does."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, done
+
+
 @pytest.mark.parametrize("command", list(command_lines()), ids=" ".join)
 def test_help_is_quick_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     code = (
@@ -44,22 +57,26 @@ def test_help_is_quick_and_imports_nothing_heavy(command: tuple[str, ...]) -> No
         "try: main()\n"
         f"finally: print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)\n"
     )
-    # computing time: time on the clock depends on what else the machine does; and the least of
-    # a few runs, since a core that is shared computes slower, too
-    seconds = []
-    while not seconds or (min(seconds) >= 0.3 and len(seconds) < 4):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-c", code, *command, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # the least of a few runs, since a core that is shared computes slower; and where even typer
+    # alone is slow to import, the machine is, and help may take its share more
+    seconds: list[float] = []
+    allowed = 0.3
+    while not seconds or (min(seconds) >= allowed and len(seconds) < 5):
+        needed, done = _computing_seconds(code, *command, "--help")
         assert "Usage: stars-local" in done.stdout
         assert done.stderr == "[]\n"
-        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-    assert min(seconds) < 0.3
+        seconds.append(needed)
+        if needed >= allowed:
+            allowed = max(allowed, 3.0 * _computing_seconds("import typer.main")[0])
+    assert min(seconds) < allowed
+
+
+def test_the_package_imports_its_library_when_asked() -> None:
+    code = "import sys, stars_local; print('stars_local.api' in sys.modules, end=' '); "
+    code += "from stars_local import Aligned; print(Aligned.__name__); stars_local.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False Aligned\n"
+    assert done.stderr.endswith("AttributeError: module 'stars_local' has no attribute 'nothing'\n")
 
 
 def test_listing_shows_each_command_with_its_help() -> None:
