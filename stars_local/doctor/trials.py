@@ -13,13 +13,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
+from stars_local.core.children import child_command, child_environment
 from stars_local.core.errors import StarsError
 
 _PROGRAM = "from stars_local.doctor.trials import main; main()"
-_ROOT = Path(__file__).resolve().parents[2]
 SPEED_WIDTHS = (1, 4, 16)
 
 
@@ -29,14 +28,12 @@ class TrialFailed(Exception):
 
 def start(job: str, *arguments: str) -> subprocess.Popen[bytes]:
     """Start a job of `JOBS`; `finish` has its result."""
-    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        # -P: a module of the same name in the working directory must not be imported
-        [sys.executable, "-P", "-c", _PROGRAM, job, *arguments],
+        child_command(_PROGRAM, job, *arguments),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path, "GGML_NO_BACKTRACE": "1"},
+        env=child_environment(gpu=True),
     )
 
 

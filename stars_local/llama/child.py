@@ -14,17 +14,16 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
+from stars_local.core.children import child_command, child_environment
+
 MIB = 1 << 20
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = "from stars_local.llama.child_main import main; main()"
 _MAX_LAST_WORDS = 4096
 _FOLDERS = re.compile(r"/(?:[^/\s:]+/)+")
@@ -137,22 +136,13 @@ class Child:
 
 
 def _start() -> _Running:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")))
-        ),
-        "GGML_NO_BACKTRACE": "1",  # else a failing assertion looks for a debugger
-        "CUDA_VISIBLE_DEVICES": "",  # files are judged on the CPU: no device to wake
-    }
     stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
     process = subprocess.Popen(
-        # -P: a module of the same name in the working directory must not be imported
-        [sys.executable, "-P", "-c", _PROGRAM],
+        child_command(_PROGRAM),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
-        env=environment,
+        env=child_environment(gpu=False),  # files are judged on the CPU
         start_new_session=True,  # Ctrl-C in the terminal is for the parent
     )
     assert process.stdin is not None and process.stdout is not None

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stars_local.core.errors import ModelError
 from stars_local.core.records import ModelInfo, Prompt, Sampling
 from stars_local.llama.engine import LlamaModel
-from stars_local.llama.logits import MAX_WINDOW, LogitsModel
+from stars_local.llama.logits import MAX_WINDOW, LogitsModel, log_softmax
 
 _N_CTX = 4096
 _CHUNK = MAX_WINDOW // 2
@@ -46,7 +45,7 @@ class NextWords:
             )
         opened = self._model.open(prompt, Sampling())
         try:
-            logprobs = _log_softmax(self._model.next_logits(opened.trunk)[None, :])[0]
+            logprobs = log_softmax(self._model.next_logits(opened.trunk)[None, :])[0]
         finally:
             self._model.close(opened.trunk)
         return [float(np.logaddexp.reduce(logprobs[sorted(each)])) for each in tokens]
@@ -99,7 +98,7 @@ class TextLikelihood:
             end = min(len(ids), place + step)
             begin = max(0, end - 1 - MAX_WINDOW)
             rows = self._model.logits(ids[begin : end - 1], place - 1 - begin)
-            values = _log_softmax(rows)
+            values = log_softmax(rows)
             found += values[np.arange(end - place), ids[place:end]].tolist()
             place = end
         return found
@@ -107,10 +106,3 @@ class TextLikelihood:
     def unload(self) -> None:
         """Free the model."""
         self._model.close()
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    values = logits.astype(np.float64)
-    values -= values.max(axis=-1, keepdims=True)
-    values -= np.log(np.exp(values).sum(axis=-1, keepdims=True))
-    return values

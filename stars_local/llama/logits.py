@@ -109,3 +109,11 @@ class LogitsModel:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Natural logarithms of probabilities over the last axis, computed in double precision."""
+    values = logits.astype(np.float64)
+    values -= values.max(axis=-1, keepdims=True)
+    values -= np.log(np.exp(values).sum(axis=-1, keepdims=True))
+    return values

@@ -9,18 +9,17 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from stars_local.core.children import child_command, child_environment
 from stars_local.core.errors import ModelError, UsageError
 from stars_local.llama.gguf_check import check_gguf
 from stars_local.llama.library import native
 
 OnProgress = Callable[[int, int], None]
 _PROGRAM = "from stars_local.llama.quantise_main import main; main()"
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _TENSOR = re.compile(rb"\[\s*(\d+)/\s*(\d+)\]")  # how llama.cpp counts the tensors in its log
 _MAX_LAST_WORDS = 300
 
@@ -85,21 +84,14 @@ def quantise(
 def _run(
     order: dict[str, object], source: Path, quant: str, on_progress: OnProgress | None
 ) -> None:
-    path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
-        "GGML_NO_BACKTRACE": "1",
-        "CUDA_VISIBLE_DEVICES": "",  # quantising is done on the CPU: no device to wake
-    }
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM, json.dumps(order)],
+            child_command(_PROGRAM, json.dumps(order)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=said,
-            env=environment,
+            env=child_environment(gpu=False),  # quantising is done on the CPU
         ) as process,
     ):
         try:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from stars_local.core.errors import UsageError
 from stars_local.core.records import ModelInfo
 from stars_local.evals.metrics import Estimate, Floats, bootstrap
+from stars_local.llama.logits import log_softmax
 
 MIN_WINDOW = 8
 _ROWS = 32  # turned to float64 at a time
@@ -150,7 +151,7 @@ def compare_places(
     parts = []
     for start in range(0, len(targets), _ROWS):
         rows = slice(start, start + _ROWS)
-        p, q = _log_softmax(reference[rows]), _log_softmax(file[rows])
+        p, q = log_softmax(reference[rows]), log_softmax(file[rows])
         at, wanted = np.arange(len(p)), targets[rows]
         parts.append(
             (
@@ -194,10 +195,3 @@ def summarise(windows: Sequence[Places], window: int) -> Fidelity:
 
 def _exp_mean(rows: Floats) -> float:
     return float(np.exp(rows.mean()))
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> Floats:
-    values = logits.astype(np.float64)
-    values -= values.max(axis=1, keepdims=True)
-    values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
-    return values
