@@ -217,11 +217,12 @@ def _evaluate(
             about["labels"] = found.labels
         single = judges.single | dict(others)
         plan = arms.make_plan(made, found.prompts, steering[1], single, request.cohort, about)
-        show_estimate(plan, request.out, part, opened.get(next(iter(named.values()))))
+        folders = [request.out, request.out / SECOND][: request.turns]
+        show_estimate(plan, folders, part, opened.get(next(iter(named.values()))))
         lines = _run(plan, request.out, part, found, request.margin, judges)
         if request.turns == 2:
             second = second_turn(plan, found.later_turns, lines)
-            _run(second, request.out / SECOND, part, found, request.margin, Judges())
+            _run(second, folders[1], part, found, request.margin, Judges())
         return lines, found
     finally:
         judges.close()
@@ -306,7 +307,8 @@ def merge(
     shards: Annotated[list[Path], typer.Argument(help="The folders of the shards.")],
     margin: Margin = 0.0,
 ) -> None:
-    """Join the shards of one run into one folder with its summary."""
-    from stars_local.evals.merge import merge_runs
+    """Join the shards of one run into one folder with its summary; second turns too."""
+    from stars_local.evals.merge import merge_turns
 
-    _show(merge_runs(shards, out, margin=margin))
+    for summary in merge_turns(shards, out, margin=margin):
+        _show(summary)

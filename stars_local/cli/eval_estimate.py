@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +12,23 @@ if TYPE_CHECKING:
     from stars_local.evals.runner import Plan, Shard
 
 
-def show_estimate(plan: Plan, out: Path, shard: Shard, models: Models) -> None:
+def show_estimate(plan: Plan, folders: Sequence[Path], shard: Shard, models: Models) -> None:
     """Print the estimate of what is missing; nothing where nothing is.
 
-    The rate is that of the folder's finished cohorts, else of the decode steps of `models`,
+    folders: one of each turn; later turns are reckoned to cost what the first does.
+
+    The rate is that of the folders' finished cohorts, else of the decode steps of `models`,
     which are measured where no earlier start left them. No prompt may be open.
     """
     from stars_local import compose
     from stars_local.evals import estimate
     from stars_local.evals.records import RESULTS, read_lines
 
-    path = out / RESULTS
-    lines = list(read_lines(path, forgive_last=True)) if path.exists() else []
+    paths = [path for path in (folder / RESULTS for folder in folders) if path.exists()]
+    lines = [line for path in paths for line in read_lines(path, forgive_last=True)]
     done = [line["arm"] for line in lines]
-    total = sum(len(group) for k, group in enumerate(plan.cohorts()) if shard.has(k))
+    a_turn = sum(len(group) for k, group in enumerate(plan.cohorts()) if shard.has(k))
+    total = a_turn * len(folders)
     arms = [
         estimate.estimate_arm(arm.name, arm.params, total - done.count(arm.name), found)
         for arm in plan.arms

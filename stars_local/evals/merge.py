@@ -19,7 +19,23 @@ from stars_local.evals.records import (
     write_atomically,
 )
 from stars_local.evals.summary import summarise
+from stars_local.evals.turns import SECOND
 from stars_local.evals.verdicts import append_verdict, read_verdicts
+
+
+def merge_turns(shards: Sequence[Path], out: Path, *, margin: float = 0.0) -> list[dict[str, Any]]:
+    """Merge the runs, and those of their second turns where they have them; a summary a turn.
+
+    Raises what `merge_runs` does, and UsageError where only some shards have second turns.
+    """
+    second = [folder / SECOND for folder in shards]
+    without = [folder for folder in second if not folder.exists()]
+    if without and len(without) < len(second):
+        raise UsageError(f"{without[0]} is missing: finish that shard with --turns 2 first")
+    summaries = [merge_runs(shards, out, margin=margin)]
+    if not without:
+        summaries.append(merge_runs(second, out / SECOND, margin=margin))
+    return summaries
 
 
 def merge_runs(shards: Sequence[Path], out: Path, *, margin: float = 0.0) -> dict[str, Any]:

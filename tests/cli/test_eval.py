@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +163,35 @@ def test_what_is_merged_is_what_one_process_sums_up(tmp_path: Path) -> None:
         assert one["arms"][arm]["refusals"] == other["arms"][arm]["refusals"]
 
 
-def test_a_second_turn_follows_each_arms_own_answer(tmp_path: Path) -> None:
-    prompts = tmp_path / "mt.jsonl"
+def conversations(folder: Path) -> Path:
+    prompts = folder / "mt.jsonl"
     rows = [{"question_id": i, "turns": [f"first {i}", f"then {i}"]} for i in range(5)]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return prompts
+
+
+def test_second_turns_of_shards_are_merged(tmp_path: Path) -> None:
+    prompts = conversations(tmp_path)
+    for i in (1, 2):
+        done = run("eval", prompts, tmp_path / f"{i}", "--shard", f"{i}/2", "--turns", "2")
+        assert done.exit_code == 0, done.stderr
+    folders = [str(tmp_path / name) for name in ("all", "1", "2")]
+    merged = CliRunner().invoke(app, ["eval", "merge", *folders])
+    assert merged.exit_code == 0, merged.stderr
+    assert len(answers(tmp_path / "all" / "turn-2")) == 10
+    assert (tmp_path / "all" / "turn-2" / "summary.json").is_file()
+    shutil.rmtree(tmp_path / "2" / "turn-2")
+    refused = CliRunner().invoke(app, ["eval", "merge", str(tmp_path / "other"), *folders[1:]])
+    assert refused.exit_code == 2
+    assert "finish that shard with --turns 2 first" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_second_turn_follows_each_arms_own_answer(tmp_path: Path) -> None:
+    prompts = conversations(tmp_path)
     result = run("eval", prompts, tmp_path / "run", "--turns", "2")
     assert result.exit_code == 0, result.stderr
+    assert "together" in result.stderr and " 20 " in result.stderr  # both turns of both arms
     first, second = answers(tmp_path / "run"), answers(tmp_path / "run" / "turn-2")
     assert len(first) == len(second) == 10
     assert {line["turn"] for line in first} == {1}
