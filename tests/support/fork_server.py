@@ -52,6 +52,8 @@ class ForkServer:
         """Run a command to its end, or send it a signal `after_s` seconds after its start."""
         streams = {name: str(self._folder / f"stream-{name}") for name in ("in", "out", "err")}
         Path(streams["in"]).write_text(typed)
+        for name in ("out", "err"):  # a process killed at once leaves the last one's words there
+            Path(streams[name]).write_bytes(b"")
         assert self._process.stdin is not None
         print(json.dumps({"args": args, **streams}), file=self._process.stdin, flush=True)
         started, pid = time.perf_counter(), self._read()
