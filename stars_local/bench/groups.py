@@ -11,6 +11,7 @@ from stars_local.bench.decoder_reward import decoder, n_races_of_decoder
 from stars_local.bench.engine import engine_figures
 from stars_local.bench.figures import Figure
 from stars_local.bench.plan import Bench
+from stars_local.bench.profiling import n_races_of_profile, profile
 from stars_local.bench.rollback import rollback_figures
 from stars_local.core.errors import UsageError
 
@@ -89,6 +90,7 @@ GROUPS: dict[str, Group] = {
         decoder,
         n_races_of_decoder,
     ),
+    "profile": Group("where the time of an answer goes", profile, n_races_of_profile),
     "rollback": Group("what a rejection costs, by strategy", rollback, lambda bench: 3),
     "streams": Group(
         "streams and small contexts against a unified cache",

@@ -1,0 +1,94 @@
+"""Group `profile`: the parts that the wall clock of an answer goes to.
+
+One prompt, STARS with one attempt in `RATE` accepted by a coin, by width. The shares are of the
+whole answer, prefill included, and add up to 1. The timers themselves cost about a microsecond a
+call, which the sampling and the Python of the engine carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from stars_local.bench.drawn import balanced_seeds, coined, draw, task
+from stars_local.bench.figures import Figure, summary
+from stars_local.bench.plan import Bench
+from stars_local.bench.sources import text_of
+from stars_local.bench.stopwatch import REST, Probe, Stopwatch
+from stars_local.core.methods import Segmentation
+from stars_local.core.ports import RewardModel
+from stars_local.core.widths import FixedWidth
+from stars_local.llama.batch import Batch
+from stars_local.llama.branches import Branch
+from stars_local.llama.engine import LlamaModel
+from stars_local.llama.library import native
+from stars_local.llama.sampler import BranchChain, Candidates, Chain
+from stars_local.reward.session import Session
+from stars_local.reward.templates import TextEncoder
+
+RATE = 4  # one attempt in as many is accepted
+DECODE, SAMPLE = "llama_decode", "sampler chains"
+ENGINE, TEXT = "Python of the engine", "text of drawn tokens"
+TOKENISE, NETWORK, SCORING = "tokenising for scores", "ONNX run", "Python of scoring"
+PARTS = (DECODE, SAMPLE, ENGINE, TEXT, TOKENISE, NETWORK, SCORING, REST)
+
+
+def probes(rm: RewardModel) -> tuple[Probe, ...]:
+    """The calls that make up an answer, of every engine and of this reward model's class."""
+    return (
+        Probe(DECODE, Batch, "decode", _computed),
+        Probe(SAMPLE, native(), "llama_sampler_sample"),
+        Probe(SAMPLE, Candidates, "draw"),
+        Probe(SAMPLE, Chain, "branch"),
+        *(Probe(SAMPLE, BranchChain, name) for name in ("seed_for", "accept", "give_to", "free")),
+        *(
+            Probe(ENGINE, LlamaModel, name)
+            for name in ("open", "propose", "commit", "reject", "close")
+        ),
+        Probe(TEXT, Branch, "take"),
+        Probe(TOKENISE, TextEncoder, "encode"),
+        *(Probe(NETWORK, Session, name) for name in ("run", "run_on")),
+        Probe(SCORING, type(rm), "score"),
+    )
+
+
+def profile(bench: Bench) -> Iterator[Figure]:
+    """The share of each part, by width."""
+    rm = bench.reward_model()
+    for label, path in bench.files(bench.sizes.quants).items():
+        n_cells = bench.sizes.n_prompt + bench.sizes.n_answer
+        widest = max(bench.sizes.policies)
+        with bench.open(path, max(4096, (widest + 2) * n_cells), widest + 2) as model:
+            for width in bench.sizes.policies:
+                found = bench.race({"": _answer(bench, model, rm, width)})[""]
+                name = f"{label} STARS, one attempt in {RATE} accepted, width {width}"
+                for part in PARTS:
+                    shares = [each.get(part, 0.0) for each in found]
+                    yield summary(f"{name}, share of {part}", "share", shares, "its own time")
+
+
+def n_races_of_profile(bench: Bench) -> int:
+    """Races of `profile`."""
+    return len(bench.sizes.quants) * len(bench.sizes.policies)
+
+
+def _answer(
+    bench: Bench, model: LlamaModel, rm: RewardModel, width: int
+) -> Callable[[], dict[str, float]]:
+    sizes = bench.sizes
+    text = text_of(model, sizes.n_prompt)
+    method = coined(RATE, Segmentation(sizes.segment), sizes.n_answer, lambda: FixedWidth(width))
+    seeds = balanced_seeds(RATE, -(-sizes.n_answer // sizes.segment))
+
+    def run() -> dict[str, float]:
+        watch = Stopwatch()
+        with watch.attached(probes(rm)):
+            draw(model, rm, [task(text, method, "stars", next(seeds), sizes.n_answer)])
+        return watch.shares()
+
+    return run
+
+
+def _computed(_batch: Batch, context: Any, _n: int) -> None:
+    """Wait for the logits: on a GPU `llama_decode` returns before they are there."""
+    native().llama_synchronize(context)
