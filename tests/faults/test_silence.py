@@ -34,6 +34,7 @@ def assert_all_ended_well(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     names = {each["command"][0] for each in said}
     assert {"generate", "chat", "eval", "calibrate", "models", "reward", "bench"} <= names
+    assert {"doctor", "quants", "bundle"} <= names
 
 
 def test_no_command_opens_a_socket(tmp_path: Path) -> None:

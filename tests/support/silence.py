@@ -95,6 +95,19 @@ def commands(folder: Path) -> Iterator[tuple[list[str], str]]:
     yield ["models", "list", *folder_of_models], ""
     yield ["models", "info", str(model)], ""
     yield ["reward", "check", str(reward)], ""
+    yield ["doctor", "--model", str(model), "--reward", str(reward), *folder_of_models], ""
+    source = write_tiny(folder / "source.gguf", "llama")
+    made = ["--types", "Q8_0", "--threads", "1", "--out", str(folder / "quants")]
+    yield ["quants", "make", str(source), *made], ""
+    bundle, installed = str(folder / "stars.tar"), folder / "installed"
+    held = ["--model", str(model), "--reward", str(reward)]
+    yield ["bundle", "create", bundle, *held], ""
+    yield ["bundle", "verify", bundle], ""
+    yield ["bundle", "install", bundle, "--models-dir", str(installed)], ""
+    from_bundle = [*small, *steer, *given]
+    from_bundle[1] = str(installed / "tiny.gguf")
+    from_bundle[from_bundle.index("--reward") + 1] = str(installed / "tiny-reward")
+    yield ["generate", "hello", *from_bundle], ""
     yield ["bench", "--help"], ""
 
 
