@@ -25,6 +25,7 @@ from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import CalibrationError, UsageError
 from stars_local.core.methods import Context
 from stars_local.core.methods.registry import Parts, build, parse_method
+from stars_local.core.overlap import overlaps
 from stars_local.core.ports import RewardModel
 from stars_local.core.records import Message, Prompt, Result
 from stars_local.core.seeds import SeedSource
@@ -263,6 +264,11 @@ def make_task(
         settings.max_decoded_tokens,
         settings.max_seconds,
         keep,
+        overlaps(
+            settings.overlap,
+            language_on_gpu=getattr(models.language, "on_gpu", False),
+            reward_on_gpu=getattr(models.reward, "provider", "cpu") != "cpu",
+        ),
     )
 
 

@@ -29,7 +29,7 @@ FLAG, METHOD, ENVIRONMENT, DEFAULT = "flag", "--method", "environment", "default
 CHAT = "/set"
 # Options that one method or two look at: a wrong one is refused.
 OWNED = ("n", "k", "price", "budget")
-_SCORING = ("reward", "gate", "width", "provider")
+_SCORING = ("reward", "gate", "width", "overlap", "provider")
 _PARAMS = frozenset(each.name for each in dataclasses.fields(MethodParams))
 _MAX_FILE_BYTES = 1_000_000
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

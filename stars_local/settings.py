@@ -16,6 +16,7 @@ from typing import Any
 from stars_local.core.boundaries import BoundaryKind
 from stars_local.core.errors import UsageError
 from stars_local.core.methods import Force
+from stars_local.core.overlap import OVERLAPS
 from stars_local.core.thresholds import Schedule, ThresholdFrom
 
 AUTO = "auto"
@@ -152,6 +153,9 @@ class Settings:
     )  # fmt: skip
     width: int | str = _option(
         AUTO, Kind.WIDTH, _METHOD, "Attempts drawn in one batch.", "N|auto", low=1, high=MAX_WIDTH
+    )
+    overlap: str = _choice(
+        AUTO, _METHOD, "Decode ahead while scores are out; auto where devices differ.", OVERLAPS
     )
     temperature: float = _option(
         1.0, _NUM, _SAMPLING, "Scale of the token distribution; 0 is greedy.", "T", low=0

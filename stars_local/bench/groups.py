@@ -10,6 +10,7 @@ from stars_local.bench.answers import answers_figures
 from stars_local.bench.decoder_reward import decoder, n_races_of_decoder
 from stars_local.bench.engine import engine_figures
 from stars_local.bench.figures import Figure
+from stars_local.bench.overlapping import n_races_of_overlap, overlap
 from stars_local.bench.plan import Bench
 from stars_local.bench.profiling import n_races_of_profile, profile
 from stars_local.bench.rollback import rollback_figures
@@ -90,6 +91,7 @@ GROUPS: dict[str, Group] = {
         decoder,
         n_races_of_decoder,
     ),
+    "overlap": Group("looking ahead while scores are out", overlap, n_races_of_overlap),
     "profile": Group("where the time of an answer goes", profile, n_races_of_profile),
     "rollback": Group("what a rejection costs, by strategy", rollback, lambda bench: 3),
     "streams": Group(

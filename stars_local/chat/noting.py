@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from stars_local.core.overlap import LooksAhead
 from stars_local.core.ports import LanguageModel, Opened, Order
 from stars_local.core.records import ModelInfo, Prompt, Proposal, Sampling
 
@@ -44,6 +45,11 @@ class Noting:
     def propose(self, orders: Sequence[Order]) -> list[tuple[Proposal, ...]]:
         """See `LanguageModel.propose`."""
         return self._inner.propose(orders)
+
+    def look_ahead(self, trunk: int) -> None:
+        """See `core.overlap.LooksAhead`; nothing where the model does not."""
+        if isinstance(self._inner, LooksAhead):
+            self._inner.look_ahead(trunk)
 
     def commit(self, trunk: int, proposal: Proposal) -> None:
         """See `LanguageModel.commit`."""

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from stars_local.core.errors import OutOfCellsError, RewardValueError
 from stars_local.core.events import Event
+from stars_local.core.overlap import LooksAhead, beside
 from stars_local.core.ports import LanguageModel, Order, RewardModel
 from stars_local.core.records import (
     End,
@@ -116,7 +117,7 @@ class Driver:
         items = [
             (run.task.prompt, text) for run, many in zip(runs, texts, strict=True) for text in many
         ]
-        scores = self._rm.score(items)
+        scores = self._scores(self._rm, runs, items)
         _check_finite(scores, items)
         first = 0
         for run, many in zip(runs, texts, strict=True):
@@ -126,6 +127,16 @@ class Driver:
             if run.initial_reward is None and many == (run.task.context.prefill,):
                 run.initial_reward = mine[0].value
             yield from self._advance(run, mine)
+
+    def _scores(
+        self, rm: RewardModel, runs: Sequence[Run], items: Sequence[tuple[Prompt, str]]
+    ) -> Scores:
+        """Scores of these items; a prompt alone may look ahead while they are out."""
+        lm = self._lm
+        if len(runs) > 1 or not runs[0].task.overlap or not isinstance(lm, LooksAhead):
+            return rm.score(items)
+        trunk = runs[0].opened.trunk
+        return beside(lambda: rm.score(items), lambda: lm.look_ahead(trunk))
 
     def _propose(self, runs: Sequence[Run]) -> Iterator[tuple[int, Event]]:
         orders: list[Order] = []

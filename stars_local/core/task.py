@@ -27,7 +27,8 @@ class Task:
 
     method: called with the context, returns the generator. max_decoded_tokens counts sampled
     tokens of all attempts; max_seconds is wall clock from the opening of the prompt; None is
-    no limit. keep: leave the prompt's cells cached for the next turn.
+    no limit. keep: leave the prompt's cells cached for the next turn. overlap: let the language
+    model look ahead while the scores of this prompt alone are out.
     """
 
     prompt: Prompt
@@ -39,6 +40,7 @@ class Task:
     max_decoded_tokens: int | None = None
     max_seconds: float | None = None
     keep: bool = False
+    overlap: bool = False
 
 
 @dataclass(slots=True)

@@ -11,7 +11,6 @@ One lock guards every call: two threads take turns, they never meet inside llama
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,16 +23,16 @@ from stars_local.core.boundaries import StopScanner
 from stars_local.core.errors import ModelError, PromptTooLongError
 from stars_local.core.ports import Opened, Order
 from stars_local.core.records import ModelInfo, Prompt, Proposal, Sampling
-from stars_local.llama import planning
+from stars_local.llama import ahead, planning
 from stars_local.llama.branches import Branch, Cached, Trunk
 from stars_local.llama.drawing import Round
 from stars_local.llama.gathering import gather
 from stars_local.llama.grammar import check_grammar
 from stars_local.llama.guard import guarded
-from stars_local.llama.library import build, native
-from stars_local.llama.model import MAX_SEQUENCES, ContextParams, NativeModel
+from stars_local.llama.library import build
+from stars_local.llama.model import ContextParams, NativeModel
 from stars_local.llama.probe import Choice, choose
-from stars_local.llama.rollback import Strategy, load_sequence, save_sequence
+from stars_local.llama.rollback import Strategy, save_sequence
 from stars_local.llama.runtime import Runtime
 from stars_local.llama.sampler import Chain
 from stars_local.llama.saved_state import Origin, pack, unpack
@@ -60,17 +59,12 @@ class LlamaModel:
         unified: bool = True,
         loras: Mapping[str, float] | None = None,
     ) -> None:
-        if n_seq_max != 0 and not 1 < n_seq_max <= MAX_SEQUENCES:
-            raise ModelError(
-                f"n_seq_max is {n_seq_max}: a trunk and its branches need 2 to {MAX_SEQUENCES}"
-            )
-        if n_ctx < 0:
-            raise ModelError(f"n_ctx is {n_ctx}: give a number of tokens, or 0 for the default")
         self._lock = threading.RLock()
         self._closed = False
         params = ContextParams(
             n_ctx, n_seq_max, n_threads, n_gpu_layers, unified, {} if loras is None else loras
         )
+        params.check()
         if strategy != "auto" and strategy not in set(Strategy):
             raise ModelError(f"strategy is {strategy!r}: give auto, branch or snapshot")
         self._native = NativeModel(Path(path), params)
@@ -183,6 +177,11 @@ class LlamaModel:
     # -- beyond the port ---------------------------------------------------------------------
 
     @guarded
+    def look_ahead(self, trunk: int) -> None:
+        """Decode the last tokens of the proposals now; see `core.overlap.LooksAhead`."""
+        ahead.look_ahead(self._runtime, self._trunk(trunk))
+
+    @guarded
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that `open` prefills for a prompt."""
         vocabulary = self._native.vocabulary
@@ -236,6 +235,11 @@ class LlamaModel:
         return self._chat_template
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether layers may be on a GPU."""
+        return self._native.on_gpu
+
+    @property
     def n_threads(self) -> int:
         """Threads that decode."""
         return self._native.n_threads
@@ -267,19 +271,7 @@ class LlamaModel:
                 f"the saved state has {len(ids)} tokens, n_ctx is {self._native.n_ctx}: "
                 "raise --n-ctx"
             )
-        runtime = self._runtime
-        seq = planning.free_seq(runtime, len(ids))
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        n_seen = 0
-        if load_sequence(self._native.context, seq, buffer):
-            n_seen = native().llama_memory_seq_pos_max(runtime.memory, seq) + 1
-        if n_seen != len(ids):
-            runtime.drop_seq(seq)
-            raise ModelError(
-                f"the saved state holds {n_seen} of its {len(ids)} tokens: save it again"
-            )
-        runtime.ledger.hold(seq, len(ids))
-        runtime.remember(Cached(seq, ids, None))
+        planning.restore(self._runtime, ids, state)
         return len(ids)
 
     def unload(self) -> None:

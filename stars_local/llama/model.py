@@ -49,6 +49,18 @@ class ContextParams:
     loras: Mapping[str, float] = field(default_factory=dict)
     n_outputs: int = 0
 
+    def check(self) -> None:
+        """ModelError unless a trunk and its branches fit."""
+        n = self.n_seq_max
+        if n != 0 and not 1 < n <= MAX_SEQUENCES:
+            raise ModelError(
+                f"n_seq_max is {n}: a trunk and its branches need 2 to {MAX_SEQUENCES}"
+            )
+        if self.n_ctx < 0:
+            raise ModelError(
+                f"n_ctx is {self.n_ctx}: give a number of tokens, or 0 for the default"
+            )
+
 
 class NativeModel:
     """Owns the native model, its LoRA adapters and one context; `close` frees all of them."""
@@ -60,7 +72,8 @@ class NativeModel:
         self.path = path
         header = check_gguf(path)
         self._stamps = {part: file_stamp(part) for part in part_paths(path) if part.exists()}
-        if params.n_gpu_layers == 0 or not native().llama_supports_gpu_offload():
+        self.on_gpu = params.n_gpu_layers != 0 and bool(native().llama_supports_gpu_offload())
+        if not self.on_gpu:
             self._check_memory(header, params)
         for lora in params.loras:
             check_lora(Path(lora), header)

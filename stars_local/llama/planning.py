@@ -6,15 +6,16 @@ a round made narrower or a prompt refused.
 
 from __future__ import annotations
 
+import ctypes
 from collections import Counter
 from collections.abc import Sequence
 
-from stars_local.core.errors import OutOfCellsError
+from stars_local.core.errors import ModelError, OutOfCellsError
 from stars_local.core.ports import Order
-from stars_local.llama.branches import Branch, Trunk
+from stars_local.llama.branches import Branch, Cached, Trunk
 from stars_local.llama.cells import Need
 from stars_local.llama.drawing import Lot
-from stars_local.llama.rollback import Strategy
+from stars_local.llama.rollback import Strategy, load_sequence
 from stars_local.llama.runtime import Runtime
 
 
@@ -50,6 +51,19 @@ def free_seq(runtime: Runtime, n_tokens: int) -> int:
     while runtime.ledger.n_free_seqs == 0 or not runtime.ledger.has_room(n_tokens):
         runtime.evict()
     return runtime.ledger.take_seq()
+
+
+def restore(runtime: Runtime, ids: list[int], state: bytes) -> None:
+    """Put the state of these tokens among the cached prompts. Raises as `seat`, and ModelError
+    if the state does not hold them; nothing is changed after either."""
+    seq = free_seq(runtime, len(ids))
+    buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+    n_seen = runtime.n_in(seq) if load_sequence(runtime.context, seq, buffer) else 0
+    if n_seen != len(ids):
+        runtime.drop_seq(seq)
+        raise ModelError(f"the saved state holds {n_seen} of its {len(ids)} tokens: save it again")
+    runtime.ledger.hold(seq, len(ids))
+    runtime.remember(Cached(seq, ids, None))
 
 
 def lots(runtime: Runtime, orders: Sequence[tuple[Order, Trunk]]) -> list[Lot]:

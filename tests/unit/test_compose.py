@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,6 +142,31 @@ def test_widths(model: LlamaModel) -> None:
     assert isinstance(compose.width_policy(Settings(), models), AutoWidth)
     assert compose.width_policy(Settings(width=3), models) == FixedWidth(3)
     assert compose.width_policy(Settings(method="vanilla"), models) == FixedWidth(1)
+
+
+class OnGpu(TableReward):
+    """Says that it runs on a GPU."""
+
+    provider = "cuda"
+
+
+@pytest.mark.parametrize(
+    ("setting", "reward", "wanted"),
+    [
+        ("auto", OnGpu({}), True),
+        ("auto", TableReward({}), False),
+        ("on", TableReward({}), True),
+        ("off", OnGpu({}), False),
+    ],
+)
+def test_overlap_follows_the_devices_or_the_setting(
+    model: LlamaModel, setting: str, reward: TableReward, wanted: bool, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(model._native, "on_gpu", False)
+    models = compose.Models(model, reward)
+    settings = Settings(overlap=setting, width=2)
+    task = compose.make_task(Prompt("p", text="x"), settings, models, thresholds=FOUND, seed=1)
+    assert task.overlap is wanted
 
 
 def test_the_first_start_says_how_far_its_measurement_is(
