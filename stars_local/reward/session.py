@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stars_local.core.errors import RewardError, UsageError
+from stars_local.reward.binding import run_bound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +89,10 @@ class Session:
         feeds = {INPUTS[0]: ids, INPUTS[1]: mask}
         feeds |= {f"{PAST}.{i}": array for i, array in enumerate(past)}
         try:
-            found, *new = self._session.run(list(names), feeds)
+            if self.provider == "cuda":
+                found, *new = run_bound(self._session, self.provider, names, feeds)
+            else:
+                found, *new = self._session.run(list(names), feeds)
         except Exception as error:  # its exceptions share no base but Exception
             raise RewardError(f"{self._path}: the network failed: {_one_line(error)}") from error
         outputs = np.asarray(found, dtype=np.float32)
