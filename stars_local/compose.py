@@ -13,8 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from stars_local.core.ports import RewardModel
 from stars_local.core.records import Message, Prompt, Result
 from stars_local.core.seeds import SeedSource
 from stars_local.core.thresholds import Schedule
-from stars_local.core.widths import AutoWidth, FixedWidth, WidthPolicy
+from stars_local.core.widths import Acceptances, AutoWidth, FixedWidth, WidthPolicy
 from stars_local.method_settings import Thresholds, method_params, name_of, spec_of
 from stars_local.output import result_object
 from stars_local.sampling_settings import sampling
@@ -50,13 +49,12 @@ QUICK_DRAWS = 3  # attempts that a quick calibration draws of a segment
 @dataclass(frozen=True, slots=True)
 class Models:
     """The open models of a run; the reward model is None where no method asks for rewards.
-
-    score_chunk: texts to score together, see `core.methods.Context`.
-    """
+    score_chunk: see `core.methods.Context`. seen: all verdicts so far, for the adaptive width."""
 
     language: LlamaModel
     reward: RewardModel | None
     score_chunk: int = 1
+    seen: Acceptances = field(default_factory=Acceptances)
 
     def __enter__(self) -> Models:
         return self
@@ -285,7 +283,13 @@ def width_policy(settings: Settings, models: Models) -> WidthPolicy:
         return FixedWidth(1)
     if settings.width != AUTO:
         return FixedWidth(int(settings.width))
-    return AutoWidth(measured_steps(models).round_costs(settings.segment_size))
+    costs = measured_steps(models).round_costs(settings.segment_size)
+    if models.score_chunk == 0:  # a round is scored at once
+        from stars_local.reward.timing import scoring_seconds
+
+        a_round = scoring_seconds(models.scoring)
+        costs = {width: cost + a_round for width, cost in costs.items()}
+    return AutoWidth(costs, models.seen)
 
 
 def measured_steps(
@@ -294,6 +298,7 @@ def measured_steps(
     widest: int = WIDEST_AUTO,
 ) -> StepCosts:
     """Seconds of a decode step by width up to `widest`, measured once, while no prompt is open."""
+    from stars_local.llama.disk_cache import cache_folder
     from stars_local.llama.speed import step_costs
 
     return step_costs(models.language, cache_folder() / "speed", widest, on_progress)
@@ -302,13 +307,6 @@ def measured_steps(
 def open_driver(models: Models, *, n_slots: int = 1) -> Driver:
     """A driver over these models."""
     return Driver(models.language, models.reward, n_slots=n_slots)
-
-
-def cache_folder() -> Path:
-    """Where measurements of this machine are kept."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("stars-local")
 
 
 def describe(result: Result, params: Mapping[str, object], models: Models) -> dict[str, Any]:

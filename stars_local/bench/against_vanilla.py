@@ -37,9 +37,8 @@ def vanilla(bench: Bench) -> Iterator[Figure]:
     rm = bench.reward_model()
     for label, path in bench.files(bench.sizes.quants).items():
         with _open(bench, path) as model:
-            policies = _policies(bench, model)
             for rate in bench.sizes.rates:
-                yield from _by_width(bench, model, rm, label, rate, policies)
+                yield from _by_width(bench, model, rm, label, rate, _policies(bench, model))
 
 
 def n_races_of_vanilla(bench: Bench) -> int:
@@ -52,8 +51,8 @@ def best_of_n(bench: Bench) -> Iterator[Figure]:
     sizes, rm = bench.sizes, bench.reward_model()
     for label, path in bench.files(sizes.quants).items():
         with _open(bench, path) as model:
-            auto = bench.auto(model, sizes.segment)
             for rate in sizes.best_of_rates:
+                auto = bench.auto(model, sizes.segment)
                 contenders = {
                     str(n): _plainly(bench, model, rm, best_of(n, sizes.segment))
                     for n in sizes.best_of

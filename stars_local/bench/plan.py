@@ -10,7 +10,7 @@ from typing import TypeVar
 from stars_local.bench.figures import Race, interleaved
 from stars_local.bench.sources import quants
 from stars_local.core.ports import RewardModel
-from stars_local.core.widths import AutoWidth, WidthPolicy
+from stars_local.core.widths import Acceptances, AutoWidth, WidthPolicy
 from stars_local.llama.engine import LlamaModel
 from stars_local.llama.speed import step_costs
 
@@ -44,6 +44,12 @@ class Sizes:
     n_rollback: int = 1024
     cohort: int = 16
     decoder_layers: int = 30
+
+    @property
+    def cells(self) -> int:
+        """Of a prompt of the lockstep groups: its text, what is committed to it, and a branch
+        beside that."""
+        return self.n_prompt + 2 * max(self.n_lockstep, 2 * self.segment)
 
 
 QUICK_SIZES = Sizes(quants=("Q4_0",), widths=(1, 8, 32), policies=(1, 4), rates=(4,), n_answer=64)
@@ -87,9 +93,10 @@ class Bench:
         )
 
     def auto(self, model: LlamaModel, segment: int) -> Callable[[], WidthPolicy]:
-        """Makes an adaptive policy that has seen nothing yet, as each answer of a run gets one."""
-        costs = step_costs(model, self.cache, self.widest).round_costs(segment)
-        return lambda: AutoWidth(costs)
+        """Makes an adaptive policy for each answer; they share what they have seen, as those of
+        one chat do."""
+        costs, seen = step_costs(model, self.cache, self.widest).round_costs(segment), Acceptances()
+        return lambda: AutoWidth(costs, seen)
 
 
 __all__ = ["QUICK_SIZES", "Bench", "Race", "Sizes"]

@@ -49,7 +49,8 @@ def bench(
     from stars_local.bench.plan import QUICK_SIZES, Bench, Sizes
     from stars_local.catalog.resolve import resolve
     from stars_local.cli.progress import stages
-    from stars_local.compose import WIDEST_AUTO, cache_folder
+    from stars_local.compose import WIDEST_AUTO
+    from stars_local.llama.disk_cache import cache_folder
 
     wanted = choose(only, quick=quick)
     commentary = Console(stderr=True)

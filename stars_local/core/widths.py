@@ -6,9 +6,13 @@ every policy leaves the law of the accepted segment as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+PRIOR_ACCEPTS, PRIOR_REJECTS = 1.0, 2.0
+HALF_LIFE = 128  # attempts
+_KEPT = 0.5 ** (1 / HALF_LIFE)
 
 
 class WidthPolicy(Protocol):
@@ -38,33 +42,45 @@ class FixedWidth:
 
 
 @dataclass(slots=True)
+class Acceptances:
+    """Verdicts seen so far, counted so that one of `HALF_LIFE` attempts ago counts half: how
+    often attempts are accepted changes with the settings and with what is talked about.
+
+    One counter may serve many answers: a second one need not learn anew what the first has met.
+    """
+
+    n_accepted: float = 0.0
+    n_judged: float = 0.0
+
+    def add(self, *, accepted: bool) -> None:
+        """Count one verdict."""
+        self.n_judged = self.n_judged * _KEPT + 1.0
+        self.n_accepted = self.n_accepted * _KEPT + accepted
+
+    def rate(self) -> float:
+        """Mean of p under a Beta(`PRIOR_ACCEPTS`, `PRIOR_REJECTS`) prior, which stands for the
+        three attempts that calibrations aim at."""
+        return (self.n_accepted + PRIOR_ACCEPTS) / (self.n_judged + PRIOR_ACCEPTS + PRIOR_REJECTS)
+
+
+@dataclass(slots=True)
 class AutoWidth:
     """The width with the smallest expected time to an accepted segment.
 
     A round of width w takes `cost[w]` (any unit) and succeeds with 1 - (1 - p)^w, so the
-    expected time is cost[w] / (1 - (1 - p)^w). p is estimated from all attempts judged so far
-    with a Beta(prior_accepts, prior_rejects) prior; ties go to the narrower.
+    expected time is cost[w] / (1 - (1 - p)^w), p from the verdicts `seen`; ties go to the
+    narrower. Where texts are scored one by one until one is accepted, scoring takes 1/p texts a
+    segment at any width and has no say; where a round is scored at once, it belongs to `cost`.
     """
 
     cost: Mapping[int, float]
-    prior_accepts: float = 1.0
-    prior_rejects: float = 2.0
-    n_accepted: int = 0
-    n_judged: int = 0
-    score_cost: Callable[[int, float], float] | None = field(default=None)
+    seen: Acceptances = field(default_factory=Acceptances)
 
     def next_width(self) -> int:
         """argmin over w of cost[w] / (1 - (1 - p)^w)."""
-        p = (self.n_accepted + self.prior_accepts) / (
-            self.n_judged + self.prior_accepts + self.prior_rejects
-        )
-        return min(sorted(self.cost), key=lambda width: self._expected(width, p))
-
-    def _expected(self, width: int, p: float) -> float:
-        extra = 0.0 if self.score_cost is None else self.score_cost(width, p)
-        return (self.cost[width] + extra) / (1.0 - (1.0 - p) ** width)
+        p = self.seen.rate()
+        return min(sorted(self.cost), key=lambda w: self.cost[w] / (1.0 - (1.0 - p) ** w))
 
     def observe(self, *, accepted: bool) -> None:
         """Count one verdict."""
-        self.n_judged += 1
-        self.n_accepted += accepted
+        self.seen.add(accepted=accepted)

@@ -14,11 +14,16 @@ import platformdirs
 from stars_local.core.files import write_atomically
 
 
+def cache_folder() -> Path:
+    """Where measurements of this machine, and verdicts on files, are kept."""
+    return platformdirs.user_cache_path("stars-local")
+
+
 class DiskCache:
     """A JSON object on disk, by name. Values are JSON values; keys are text."""
 
     def __init__(self, name: str) -> None:
-        self._path = Path(platformdirs.user_cache_dir("stars-local")) / f"{name}.json"
+        self._path = cache_folder() / f"{name}.json"
 
     def get(self, key: str) -> object:
         """The value of a key, None where it is unknown."""

@@ -17,10 +17,9 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from stars_local.core.errors import ModelError
 from stars_local.core.files import write_atomically
+from stars_local.llama import disk_cache
 from stars_local.llama.child import MIB, Child, ChildDied, ChildRefused
 from stars_local.llama.digest import file_stamp
 from stars_local.llama.gguf_header import MAGIC, GgufHeader, read_header
@@ -171,7 +170,7 @@ def probe_in_child(
     parts = [part for part in part_paths(path) if part.exists()]
     parts += [] if lora is None else [lora]
     n_bytes = sum(part.stat().st_size for part in parts)
-    folder = user_cache_path("stars-local") / "probed" if cache_folder is None else cache_folder
+    folder = disk_cache.cache_folder() / "probed" if cache_folder is None else cache_folder
     entry = folder / f"{_fingerprint(parts)}.json"
     if entry.exists():
         return

@@ -19,8 +19,10 @@ from stars_local.core.methods import Force
 from stars_local.core.records import Message, Prompt
 from stars_local.core.thresholds import Schedule
 from stars_local.core.widths import AutoWidth, FixedWidth
+from stars_local.llama import disk_cache
 from stars_local.llama.engine import LlamaModel
 from stars_local.method_settings import Thresholds, method_params, recorded_params
+from stars_local.reward import timing
 from stars_local.reward.combine import CombinedReward, Term
 from stars_local.sampling_settings import sampling
 from stars_local.settings import MAX_WIDTH, Settings
@@ -139,9 +141,29 @@ def test_a_model_has_the_context_that_was_asked_for(model: LlamaModel) -> None:
 
 def test_widths(model: LlamaModel) -> None:
     models = compose.Models(model, TableReward({}))
-    assert isinstance(compose.width_policy(Settings(), models), AutoWidth)
+    policy = compose.width_policy(Settings(), models)
+    assert isinstance(policy, AutoWidth)
+    policy.observe(accepted=True)
+    assert models.seen.n_accepted == 1, "what one answer saw, the next one knows"
     assert compose.width_policy(Settings(width=3), models) == FixedWidth(3)
     assert compose.width_policy(Settings(method="vanilla"), models) == FixedWidth(1)
+
+
+def test_a_round_scored_at_once_adds_its_scoring_to_the_cost_of_every_width(
+    model: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "scoring_seconds", lambda _: 5.0)
+    one_by_one, at_once = (
+        compose.width_policy(Settings(), compose.Models(model, TableReward({}), chunk))
+        for chunk in (1, 0)
+    )
+    assert isinstance(one_by_one, AutoWidth) and isinstance(at_once, AutoWidth)
+    for width, cost in one_by_one.cost.items():
+        assert at_once.cost[width] == pytest.approx(cost + 5.0)
+
+
+def test_scoring_is_timed() -> None:
+    assert 0 < timing.scoring_seconds(TableReward({})) < 1
 
 
 class OnGpu(TableReward):
@@ -172,7 +194,7 @@ def test_overlap_follows_the_devices_or_the_setting(
 def test_the_first_start_says_how_far_its_measurement_is(
     model: LlamaModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compose, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(disk_cache, "cache_folder", lambda: tmp_path)
     models = compose.Models(model, TableReward({}))
     told: list[tuple[str, int, int]] = []
     for _ in range(2):  # the second time it is known

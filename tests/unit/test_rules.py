@@ -14,7 +14,7 @@ from stars_local.core.boundaries import Boundary, BoundaryKind, StopScanner, hel
 from stars_local.core.records import Reward
 from stars_local.core.seeds import N_SEEDS, SeedSource
 from stars_local.core.thresholds import Schedule, Threshold
-from stars_local.core.widths import AutoWidth
+from stars_local.core.widths import HALF_LIFE, Acceptances, AutoWidth
 
 finite = st.floats(-1e6, 1e6)
 uniform = st.floats(0.0, 1.0, exclude_max=True)
@@ -173,6 +173,30 @@ def test_seeds_lie_in_range_and_depend_on_every_part(
         source.draw(segment, attempt),
     }
     assert len(others) == 6
+
+
+def test_answers_that_share_what_they_saw_begin_where_the_last_one_ended() -> None:
+    cost = {1: 1.0, 4: 1.6, 16: 3.2}
+    seen = Acceptances()
+    first = AutoWidth(cost, seen)
+    assert AutoWidth(cost).next_width() == first.next_width() == 4
+    for _ in range(40):
+        first.observe(accepted=True)
+    assert AutoWidth(cost, seen).next_width() == 1
+    assert AutoWidth(cost).next_width() == 4
+
+
+@given(st.floats(0.0, 1.0), st.integers(0, 300))
+def test_what_was_seen_long_ago_counts_less(before: float, n: int) -> None:
+    seen = Acceptances(before * 50, 50.0)
+    for _ in range(n):
+        seen.add(accepted=True)
+    assert 0.0 < seen.rate() < 1.0
+    assert seen.n_judged <= max(50.0, 1 / (1 - 0.5 ** (1 / HALF_LIFE)))
+    rejected_share = (seen.n_judged - seen.n_accepted) / seen.n_judged
+    assert rejected_share <= 1 - before + 1e-9
+    if n >= HALF_LIFE:
+        assert seen.n_judged - seen.n_accepted <= 0.5 * 50 * (1 - before) + 1e-9
 
 
 def test_auto_width_widens_as_acceptance_falls() -> None:
