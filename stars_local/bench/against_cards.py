@@ -4,7 +4,7 @@ The papers' own comparison (their ratio: 1.53). Twice as many prompts as slots a
 ways: under the barrier, where the second half begins when the whole first half has ended, and
 with every slot refilled as its answer ends. In both a round lasts as long as its longest segment.
 The coin accepts one attempt in `RATE` of either method, so that they differ in nothing but where
-segments end. Wall clock, prefill included.
+segments end. Each prompt has a stream of its own, as in `eval`. Wall clock, prefill included.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ def cards(bench: Bench) -> Iterator[Figure]:
     rm, sizes = bench.reward_model(), bench.sizes
     for label, path in bench.files(sizes.lockstep_quants).items():
         for n in sizes.lockstep:
-            n_cells = n * (sizes.n_prompt + 3 * sizes.n_lockstep)
-            with bench.open(path, n_cells, 3 * n) as model:
+            with bench.open(path, sizes.cells, n + 1, unified=False) as model:
                 found = bench.race(contenders(bench, model, rm, n))
             yield from figures_of_cards(f"{label} {n} prompts in lockstep", found)
 

@@ -20,6 +20,7 @@ from stars_local.llama.engine import LlamaModel
 from stars_local.llama.library import native
 
 SEGMENT = 32
+REPEATS = 4  # segments a turn: one alone takes a fifth of a second, and scatters
 
 
 def engine_figures(
@@ -58,10 +59,10 @@ def _order(trunk: int, width: int, seed: int) -> Order:
 
 
 def proposals(model: LlamaModel, width: int, text: str = STORY) -> Callable[[], float]:
-    """Tokens/s of one round of proposals, the trunk's prefill left out."""
+    """Tokens/s of rounds of proposals, the trunk's prefill left out."""
     turn = iter(range(10**9))
 
-    def run() -> float:
+    def once() -> tuple[int, float]:
         opened = model.open(Prompt("bench", text=text), Sampling(ignore_eog=True))
         try:
             order = _order(opened.trunk, width, 1000 * next(turn))
@@ -69,9 +70,19 @@ def proposals(model: LlamaModel, width: int, text: str = STORY) -> Callable[[], 
             model.commit(opened.trunk, first[0])  # so that, as in a run, a last token waits
             drawn: list[Proposal] = []
             seconds = timed(lambda: drawn.extend(model.propose([order])[0]))
-            return sum(p.n_tokens for p in drawn) / seconds
+            return sum(p.n_tokens for p in drawn), seconds
         finally:
             model.close(opened.trunk)
+
+    return _repeated(once)
+
+
+def _repeated(once: Callable[[], tuple[int, float]]) -> Callable[[], float]:
+    """Tokens/s over `REPEATS` segments; once: tokens and seconds of one."""
+
+    def run() -> float:
+        done = [once() for _ in range(REPEATS)]
+        return sum(tokens for tokens, _ in done) / sum(seconds for _, seconds in done)
 
     return run
 
@@ -79,7 +90,7 @@ def proposals(model: LlamaModel, width: int, text: str = STORY) -> Callable[[], 
 def _lockstep(model: LlamaModel, n: int, text: str) -> Callable[[], float]:
     turn = iter(range(10**9))
 
-    def run() -> float:
+    def once() -> tuple[int, float]:
         trunks = [
             model.open(Prompt(f"bench{i}", text=text), Sampling(ignore_eog=True)).trunk
             for i in range(n)
@@ -91,12 +102,12 @@ def _lockstep(model: LlamaModel, n: int, text: str) -> Callable[[], float]:
                 model.commit(trunk, first)
             replies: list[tuple[Proposal, ...]] = []
             seconds = timed(lambda: replies.extend(model.propose(orders)))
-            return sum(p.n_tokens for (p,) in replies) / seconds
+            return sum(p.n_tokens for (p,) in replies), seconds
         finally:
             for trunk in trunks:
                 model.close(trunk)
 
-    return run
+    return _repeated(once)
 
 
 def bare(
@@ -104,7 +115,7 @@ def bare(
 ) -> Callable[[], float]:
     """Tokens/s of bare decodes, on the model's own context, with sequences of our own."""
 
-    def run() -> float:
+    def once() -> tuple[int, float]:
         with model.borrowed_context() as context:
             lib = native()
             memory = lib.llama_get_memory(context)
@@ -133,9 +144,9 @@ def bare(
                 lib.llama_memory_seq_rm(memory, seq, -1, -1)
             for batch in (lone, *wide):
                 lib.llama_batch_free(batch)
-            return width * SEGMENT / seconds
+            return width * SEGMENT, seconds
 
-    return run
+    return _repeated(once)
 
 
 def _batch(entries: Sequence[tuple[int, int, int]]) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from stars_local.bench.drawn import Drawn, draw, plain, task
-from stars_local.bench.engine import SEGMENT, bare, lockstep_figures
+from stars_local.bench.engine import bare, lockstep_figures
 from stars_local.bench.figures import Figure, ratio, summary
 from stars_local.bench.plan import Bench
 from stars_local.bench.sources import text_of
@@ -24,7 +24,7 @@ def lockstep(bench: Bench) -> Iterator[Figure]:
     sizes = bench.sizes
     n_most = max(sizes.lockstep)
     for label, path in bench.files(sizes.lockstep_quants).items():
-        with bench.open(path, _cells(bench), n_most + 1, unified=False) as model:
+        with bench.open(path, bench.sizes.cells, n_most + 1, unified=False) as model:
             yield from lockstep_figures(
                 model, label, sizes.lockstep, _text(bench, model), bench.race
             )
@@ -48,7 +48,7 @@ def streams(bench: Bench) -> Iterator[Figure]:
     for label, path in bench.files(sizes.lockstep_quants).items():
         for n in sizes.lockstep:
             few = min(sizes.cohort, n)
-            each = _cells(bench)
+            each = bench.sizes.cells
             with (
                 bench.open(path, n * each, 2 * n + 1) as unified,
                 bench.open(path, each, n + 1, unified=False) as apart,
@@ -81,12 +81,6 @@ def streams(bench: Bench) -> Iterator[Figure]:
 def n_races_of_streams(bench: Bench) -> int:
     """Races of `streams`."""
     return 2 * len(bench.sizes.lockstep_quants) * len(bench.sizes.lockstep)
-
-
-def _cells(bench: Bench) -> int:
-    """Cells of a prompt: its text, what is committed to it, and a branch beside that."""
-    sizes = bench.sizes
-    return sizes.n_prompt + 2 * max(sizes.n_lockstep, 2 * SEGMENT)
 
 
 def _text(bench: Bench, model: LlamaModel) -> str:
