@@ -23,7 +23,6 @@ from stars_local.llama.branches import Branch
 from stars_local.llama.engine import LlamaModel
 from stars_local.llama.library import native
 from stars_local.llama.sampler import BranchChain, Candidates, Chain
-from stars_local.llama.sampling import SamplingPool
 from stars_local.reward.session import Session
 from stars_local.reward.templates import TextEncoder
 
@@ -38,7 +37,7 @@ def probes(rm: RewardModel) -> tuple[Probe, ...]:
     """The calls that make up an answer, of every engine and of this reward model's class."""
     return (
         Probe(DECODE, Batch, "decode", _computed),
-        Probe(SAMPLE, SamplingPool, "draw"),
+        Probe(SAMPLE, native(), "llama_sampler_sample"),
         Probe(SAMPLE, Candidates, "draw"),
         Probe(SAMPLE, Chain, "branch"),
         *(Probe(SAMPLE, BranchChain, name) for name in ("seed_for", "accept", "give_to", "free")),

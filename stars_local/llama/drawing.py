@@ -8,9 +8,8 @@ A branch that has ended leaves the batch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from stars_local.core.errors import GrammarError, OutOfCellsError
 from stars_local.core.ports import Order
 from stars_local.core.records import End
 from stars_local.llama.branches import Branch, Logits, Trunk
+from stars_local.llama.library import native
 from stars_local.llama.runtime import Runtime
 
 _FILLER = 0  # any token of the vocabulary
@@ -50,6 +50,7 @@ class Round:
     def __init__(self, runtime: Runtime, lots: Sequence[Lot]) -> None:
         self._runtime = runtime
         self._lots = lots
+        self._sample: Callable[..., int] = native().llama_sampler_sample
 
     def draw(self) -> None:
         """Draw until every branch has ended."""
@@ -111,10 +112,10 @@ class Round:
             if not has_room:
                 self._shed(lots)
                 continue
-            for branch in active:
+            for at, branch in zip(places, active, strict=True):
                 branch.n_decoded += 1
                 runtime.ledger.hold(branch.held_seq, 1)
-            self._draw_all(active, places)
+                self._draw_at(branch, at)
 
     def _fill(self, n: int) -> tuple[Sequence[int], list[tuple[int, int]]]:
         """Put tokens of no meaning into the streams between those of the batch's `n` entries: a
@@ -147,33 +148,22 @@ class Round:
 
     # -- one token ---------------------------------------------------------------------------
 
-    def _draw_all(self, branches: Sequence[Branch], places: Sequence[int]) -> None:
-        """Draw a token for each branch from its place of the batch just decoded."""
-        plain: list[Branch] = []
-        wanted: list[tuple[int, Any]] = []
-        for branch, at in zip(branches, places, strict=True):
-            trunk, boundary, chain = branch.trunk, branch.boundary, branch.chain
-            if boundary.needs_entropy or chain.constrained or trunk.wants_logprobs:
-                self._draw_at(branch, at)
-                continue
-            chain.seed_for(len(branch.token_ids))
-            plain.append(branch)
-            wanted.append((at, chain.handle))
-        runtime = self._runtime
-        tokens = runtime.sampling.draw(runtime.context, wanted)
-        for branch, token in zip(plain, tokens, strict=True):
-            branch.take(token, runtime.vocabulary)
-
     def _draw_at(self, branch: Branch, at: int) -> None:
-        """Draw with the logits in sight: for their entropy or probabilities, or a grammar."""
-        logits = self._runtime.logits(at)
-        if branch.boundary.needs_entropy and branch.boundary.ends_before(
-            len(branch.token_ids), entropy(logits)
-        ):
-            branch.logits = logits.copy()
-            branch.finish(End.BOUNDARY)
+        """Draw from entry `at` of the batch just decoded."""
+        runtime = self._runtime
+        if branch.boundary.needs_entropy or branch.chain.constrained or branch.trunk.wants_logprobs:
+            logits = runtime.logits(at)
+            if branch.boundary.needs_entropy and branch.boundary.ends_before(
+                len(branch.token_ids), entropy(logits)
+            ):
+                branch.logits = logits.copy()
+                branch.finish(End.BOUNDARY)
+                return
+            self._draw_from(branch, logits)
             return
-        self._draw_from(branch, logits)
+        branch.chain.seed_for(len(branch.token_ids))
+        token = self._sample(branch.chain.handle, runtime.context, at)
+        branch.take(token, runtime.vocabulary)
 
     def _draw_from(self, branch: Branch, logits: Logits) -> None:
         """Draw from any logits."""

@@ -284,7 +284,6 @@ class LlamaModel:
                 trunk.chain.free()
                 for branch in trunk.branches.values():
                     branch.chain.free()
-            self._runtime.sampling.close()
             self._native.close()
 
     def __enter__(self) -> LlamaModel:

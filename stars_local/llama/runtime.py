@@ -22,7 +22,6 @@ from stars_local.llama.rollback import (
     sharing_of,
 )
 from stars_local.llama.sampler import Candidates
-from stars_local.llama.sampling import SamplingPool
 
 MAX_CACHED = 4  # every idle cell slows a unified cache
 SCATTERING_WIDTH = 4  # branches of a prompt from which on gathering the winner's cells pays
@@ -40,7 +39,6 @@ class Runtime:
         self.n_vocab = model.vocabulary.n_tokens
         self.batch = Batch(model.n_batch)
         self.candidates = Candidates(self.n_vocab)
-        self.sampling = SamplingPool(model.n_threads)
         self.cached: list[Cached] = []  # least recently used first
         self.trunks: dict[int, Trunk] = {}
         self.last_width = 0  # branches of a prompt in the last round, at most
