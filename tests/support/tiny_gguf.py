@@ -55,19 +55,26 @@ def write_tiny(
     seed: int = 0,
     chat_template: str | None = CHATML,
     turn_token_type: gguf.TokenType = gguf.TokenType.CONTROL,
+    part: tuple[int, int] = (0, 1),
 ) -> Path:
     """Write a loadable model of one of `ARCHITECTURES` to `path` and return the path.
 
     n_ctx is the trained context. `chat_template` None leaves the template out, as base models
     do. `turn_token_type` is how `<|im_start|>` is marked: some files call it user-defined.
+    part: which of how many files of a split model this one is, with its share of the tensors.
     """
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(f"tiny-{architecture}")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     _write_hyperparameters(writer, architecture, n_ctx)
     _write_vocabulary(writer, chat_template, turn_token_type)
-    rng = np.random.default_rng(seed)
-    for name, tensor in _tensors(architecture, rng):
+    tensors = list(_tensors(architecture, np.random.default_rng(seed)))
+    number, count = part
+    if count > 1:
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", count)
+        writer.add_int32("split.tensors.count", len(tensors))
+    for name, tensor in tensors[number::count]:
         writer.add_tensor(name, tensor.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -194,3 +201,15 @@ def _random(rng: np.random.Generator, *shape: int, spread: float | None = None) 
     """Normal numbers; without `spread`, such that unit inputs give unit outputs."""
     width = shape[-1] ** -0.5 if spread is None else spread
     return rng.normal(0.0, width, size=shape)
+
+
+def write_tiny_split(folder: Path, architecture: str, count: int = 2) -> list[Path]:
+    """A model in `count` files, named as llama.cpp's own splitter names them."""
+    return [
+        write_tiny(
+            folder / f"tiny-{number + 1:05d}-of-{count:05d}.gguf",
+            architecture,
+            part=(number, count),
+        )
+        for number in range(count)
+    ]
