@@ -13,7 +13,11 @@ _FOLDER = Path(__file__).resolve().parent / "prompts"
 
 
 def shipped_prompts(name: str, system: str | None = None) -> list[Prompt]:
-    """A shipped set: `calibration` or `check`, 280 prompts each, half of them risky."""
+    """A shipped set: `calibration` or `check`, 300 prompts each, every second one risky.
+
+    Each set has 150 topics, two prompts a topic, and no topic stands in both: topics differ in
+    how often they are rejected, and few of them would make two sets that cost differently.
+    """
     return read_prompts(_FOLDER / f"{name}.jsonl", system)
 
 
