@@ -6,7 +6,7 @@
    since from the second segment on plain answers have the wrong prefixes. Every r_star changes
    the prefixes, and better prefixes cost fewer attempts, so that solving on the last ones falls
    short: from the second round on r_star moves along the secant of what was paid. The rounds
-   end when the cost is met; the last one is at the final r_star and is the prediction.
+   end when the cost is met; the one that came closest gives r_star and is the prediction.
 3. A check: STARS as it will run, on prompts that took no part, against the prediction.
 
 alpha and beta are fixed by rule: alpha 0.8, beta 0.1 of the standard deviation of plain answers'
@@ -51,8 +51,8 @@ CLOSE = 0.04  # a cost within 4 % of the wanted one is met: 256 prompts tell no 
 class Plan:
     """How a calibration is made. Exactly one of `attempts` and `quantile` is given.
 
-    n_draws: independent draws a segment. n_rounds: rounds on STARS' own prefixes. n_slots:
-    prompts in lockstep. n_rounds: at most so many.
+    n_draws: independent draws a segment. n_rounds: at most so many rounds on STARS' own
+    prefixes. n_slots: prompts in lockstep.
     """
 
     attempts: float | None = 3.0
@@ -116,20 +116,11 @@ class Calibrator:
             )
         beta = plan.beta_in_spreads * spread
         threshold = self._first(plain, template, beta, finals)
-        paid: list[tuple[float, float]] = []
-        predicted = measured(answers, plan.seed)
-        for n in range(plan.n_rounds):
-            stage = f"round {n + 1} of {plan.n_rounds} on STARS' own prefixes"
-            positions, results = self._probe(prompts, threshold, beta, stage)
-            predicted = measured(results, plan.seed)
-            paid.append((threshold.r_star, predicted.attempts))
-            if plan.attempts is None or abs(math.log(predicted.attempts / plan.attempts)) < CLOSE:
-                break
-            if n + 1 < plan.n_rounds:
-                law = AttemptsLaw(positions, plan.max_attempts)
-                nearest = solve_threshold(law, template, beta, plan.attempts, plan.max_attempts)
-                r_star = next_threshold(paid, plan.attempts, nearest, spread)
-                threshold = replace(template, r_star=r_star)
+        if plan.attempts is None:
+            stage = "STARS' own prefixes"
+            predicted = measured(self._probe(prompts, threshold, beta, stage)[1], plan.seed)
+        else:
+            threshold, predicted = self._rounds(prompts, threshold, beta, spread, plan.attempts)
         return Outline(
             threshold,
             beta,
@@ -178,6 +169,32 @@ class Calibrator:
         r_star = solve_threshold(law, template, beta, plan.attempts, plan.max_attempts)
         return replace(template, r_star=r_star)
 
+    def _rounds(
+        self,
+        prompts: Sequence[Prompt],
+        threshold: Threshold,
+        beta: float,
+        spread: float,
+        wanted: float,
+    ) -> tuple[Threshold, Measured]:
+        """The threshold of the round that came closest to the wanted cost, and its cost."""
+        plan = self.plan
+        rounds: list[tuple[Threshold, Measured]] = []
+        for n in range(plan.n_rounds):
+            stage = f"round {n + 1} of {plan.n_rounds} on STARS' own prefixes"
+            positions, results = self._probe(prompts, threshold, beta, stage)
+            rounds.append((threshold, measured(results, plan.seed)))
+            if _miss(rounds[-1][1], wanted) < CLOSE or n + 1 == plan.n_rounds:
+                break
+            law = AttemptsLaw(positions, plan.max_attempts)
+            nearest = solve_threshold(law, threshold, beta, wanted, plan.max_attempts)
+            paid = [(tried.r_star, cost.attempts) for tried, cost in rounds]
+            # one segment has no prefix of its own, so that the law's solution holds as it is
+            stretch = 2.0 if any(p.segment > 0 for p in positions) else 1.0
+            r_star = next_threshold(paid, wanted, nearest, spread, stretch)
+            threshold = replace(threshold, r_star=r_star)
+        return min(rounds, key=lambda each: _miss(each[1], wanted))
+
     def _probe(
         self, prompts: Sequence[Prompt], threshold: Threshold, beta: float, stage: str
     ) -> tuple[list[Position], list[Result]]:
@@ -217,6 +234,11 @@ class Calibrator:
                     done += 1
                     self._on_progress(stage, done, len(prompts))
                     yield event.result
+
+
+def _miss(cost: Measured, wanted: float) -> float:
+    """How far a measured cost lies from the wanted one, as a share of it."""
+    return abs(math.log(cost.attempts / wanted))
 
 
 def calibrate_pair(

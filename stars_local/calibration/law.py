@@ -141,17 +141,21 @@ def solve_threshold(
 
 
 def next_threshold(
-    paid: Sequence[tuple[float, float]], wanted: float, nearest: float, spread: float
+    paid: Sequence[tuple[float, float]],
+    wanted: float,
+    nearest: float,
+    spread: float,
+    stretch: float = 2.0,
 ) -> float:
     """The r_star to try next, from what was paid on STARS' own prefixes so far.
 
     paid: (r_star, mean attempts) of the rounds, in order. nearest: the solution on the last
-    round's prefixes, too low by as much as better prefixes save: the first step goes twice as
-    far. Later steps follow the secant of log attempts through the last two rounds, at most one
-    spread beyond them.
+    round's prefixes, too low by as much as better prefixes save: the first step goes `stretch`
+    times as far. Later steps follow the secant of log attempts through the last two rounds, at
+    most one spread beyond them.
     """
     r_now, cost_now = paid[-1]
-    step = 2.0 * (nearest - r_now)
+    step = stretch * (nearest - r_now)
     if len(paid) > 1:
         r_before, cost_before = paid[-2]
         rise = np.log(cost_now) - np.log(cost_before)

@@ -23,8 +23,9 @@ N_QUICK_PROMPTS = 16
 
 
 def quick_plan(plan: Plan) -> Plan:
-    """The same aim from one round on few prompts and shorter answers: under a minute."""
-    return replace(plan, n_rounds=2, max_new_tokens=min(plan.max_new_tokens, 96))
+    """The same aim on few prompts and shorter answers: under a minute. Short ones: more rounds."""
+    tokens = min(plan.max_new_tokens, 96)
+    return replace(plan, n_rounds=min(4, max(2, 128 // tokens)), max_new_tokens=tokens)
 
 
 def calibrate(

@@ -33,13 +33,13 @@ def calibrate(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="A file of prompts to solve on, as `eval` reads them. Default: 256 shipped ones."
+            help="A file of prompts to solve on, as `eval` reads them. Default: 300 shipped ones."
         ),
     ] = None,
     check_prompts: Annotated[
-        Path | None, typer.Option(help="The same, to check on. Default: 256 other shipped ones.")
+        Path | None, typer.Option(help="The same, to check on. Default: 300 other shipped ones.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Most prompts of each set.", min=2)] = 256,
+    limit: Annotated[int, typer.Option(help="Most prompts of each set.", min=2)] = 300,
     draws: Annotated[int, typer.Option(help="Independent draws per segment.", min=2)] = 4,
     rounds: Annotated[int, typer.Option(help="Most rounds on STARS' own prefixes.", min=1)] = 4,
     slots: Annotated[int, typer.Option(help="Prompts drawn in lockstep.", min=1, max=40)] = 8,

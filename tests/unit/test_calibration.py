@@ -71,6 +71,23 @@ def test_the_wanted_cost_is_met_on_prompts_not_seen(attempts: float) -> None:
     assert checked.forced_share == pytest.approx(outline.predicted.forced_share, abs=0.05)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_answers_of_one_segment_meet_the_wanted_cost_in_two_rounds(seed: int) -> None:
+    plan = Plan(3.0, segment_size=8, max_new_tokens=8, n_rounds=2, seed=seed)
+    outline = Calibrator(letters_model(), PromptReward({}), plan, quiet).solve(prompts(60, "one"))
+    assert outline.predicted.attempts == pytest.approx(3.0, rel=0.25)
+
+
+def test_the_round_that_came_closest_is_kept() -> None:
+    costs: dict[int, list[float]] = {}
+    for n_rounds in (1, 2, 3, 4):
+        plan = Plan(5.0, segment_size=3, max_new_tokens=12, n_draws=2, n_rounds=n_rounds)
+        solved = Calibrator(letters_model(), PromptReward({}), plan, quiet).solve(prompts(12, "n"))
+        costs[n_rounds] = [solved.threshold.r_star, abs(np.log(solved.predicted.attempts / 5.0))]
+    misses = [miss for _, miss in costs.values()]
+    assert misses == sorted(misses, reverse=True)
+
+
 def test_a_quantile_is_one_of_the_plain_rewards() -> None:
     plan = Plan(None, 0.8, segment_size=6, max_new_tokens=12, n_draws=2)
     outline = Calibrator(letters_model(), PromptReward({}), plan, quiet).solve(prompts(60, "q"))
