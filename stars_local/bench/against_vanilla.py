@@ -13,9 +13,7 @@ from pathlib import Path
 from stars_local.bench.drawn import (
     Drawn,
     Method,
-    balanced_seeds,
     best_of,
-    coined,
     draw,
     plain,
     task,
@@ -106,9 +104,7 @@ def _policies(bench: Bench, model: LlamaModel) -> Policies:
 
 def _open(bench: Bench, path: Path) -> LlamaModel:
     sizes = bench.sizes
-    widest = max(bench.widest, *sizes.policies, *sizes.best_of)
-    n_cells = sizes.n_prompt + sizes.n_answer
-    return bench.open(path, max(4096, (widest + 2) * n_cells), widest + 2)
+    return bench.open_for(path, max(bench.widest, *sizes.policies, *sizes.best_of))
 
 
 def _stars(
@@ -118,11 +114,8 @@ def _stars(
     rate: int,
     policy: Callable[[], WidthPolicy],
 ) -> Callable[[], Drawn]:
-    sizes = bench.sizes
-    seeds = balanced_seeds(rate, -(-sizes.n_answer // sizes.segment))
-    method = coined(rate, Segmentation(sizes.segment), sizes.n_answer, policy)
-    text = text_of(model, sizes.n_prompt)
-    return lambda: draw(model, rm, [task(text, method, "stars", next(seeds), sizes.n_answer)])
+    answers = bench.coined_answers(model, rate, policy)
+    return lambda: draw(model, rm, [next(answers)])
 
 
 def _plainly(

@@ -183,3 +183,12 @@ def balanced_seeds(rate: int, n_segments: int) -> Iterator[int]:
         total = sum(n_attempts(seeds, rate, segment) for segment in range(n_segments))
         if total == rate * n_segments:
             yield seed
+
+
+def coined_answers(
+    text: str, rate: int, segment: int, n_tokens: int, policy: Callable[[], WidthPolicy]
+) -> Iterator[Task]:
+    """Answers of STARS to one prompt without end, each with `rate` attempts a segment."""
+    method = coined(rate, Segmentation(segment), n_tokens, policy)
+    for seed in balanced_seeds(rate, -(-n_tokens // segment)):
+        yield task(text, method, "stars", seed, n_tokens)

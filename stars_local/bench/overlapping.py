@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from stars_local.bench.drawn import Drawn, balanced_seeds, coined, draw, task
+from stars_local.bench.drawn import Drawn, draw
 from stars_local.bench.figures import Figure, ratio, summary
 from stars_local.bench.plan import Bench
-from stars_local.bench.sources import text_of
-from stars_local.core.methods import Segmentation
 from stars_local.core.ports import RewardModel
 from stars_local.core.widths import FixedWidth
 from stars_local.llama.engine import LlamaModel
@@ -27,9 +25,7 @@ def overlap(bench: Bench) -> Iterator[Figure]:
     rm, sizes = bench.reward_model(), bench.sizes
     provider = getattr(rm, "provider", "cpu")
     for label, path in bench.files(sizes.quants).items():
-        widest = max(sizes.policies)
-        n_ctx = max(4096, (widest + 2) * (sizes.n_prompt + sizes.n_answer))
-        with bench.open(path, n_ctx, widest + 2) as model:
+        with bench.open_for(path, max(sizes.policies)) as model:
             devices = f"models on {'gpu' if model.on_gpu else 'cpu'} and {provider}"
             for width in sizes.policies:
                 found = bench.race(
@@ -53,13 +49,5 @@ def n_races_of_overlap(bench: Bench) -> int:
 def _answer(
     bench: Bench, model: LlamaModel, rm: RewardModel, width: int, *, ahead: bool
 ) -> Callable[[], Drawn]:
-    sizes = bench.sizes
-    text = text_of(model, sizes.n_prompt)
-    method = coined(RATE, Segmentation(sizes.segment), sizes.n_answer, lambda: FixedWidth(width))
-    seeds = balanced_seeds(RATE, -(-sizes.n_answer // sizes.segment))
-
-    def run() -> Drawn:
-        answer = task(text, method, "stars", next(seeds), sizes.n_answer)
-        return draw(model, rm, [replace(answer, overlap=ahead)])
-
-    return run
+    answers = bench.coined_answers(model, RATE, lambda: FixedWidth(width))
+    return lambda: draw(model, rm, [replace(next(answers), overlap=ahead)])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from stars_local.bench.drawn import coined_answers
 from stars_local.bench.figures import Race, interleaved
-from stars_local.bench.sources import quants
+from stars_local.bench.sources import quants, text_of
+from stars_local.core.driver import Task
 from stars_local.core.ports import RewardModel
 from stars_local.core.widths import Acceptances, AutoWidth, WidthPolicy
 from stars_local.llama.engine import LlamaModel
@@ -91,6 +93,18 @@ class Bench:
             n_seq_max=n_seq_max,
             unified=unified,
         )
+
+    def open_for(self, path: Path, widest: int) -> LlamaModel:
+        """A file with a context for one answer in rounds of at most `widest`; unload it."""
+        n_cells = self.sizes.n_prompt + self.sizes.n_answer
+        return self.open(path, max(4096, (widest + 2) * n_cells), widest + 2)
+
+    def coined_answers(
+        self, model: LlamaModel, rate: int, policy: Callable[[], WidthPolicy]
+    ) -> Iterator[Task]:
+        """Answers of STARS to this model's prompt, as `stars_local.bench.drawn` draws them."""
+        text, sizes = text_of(model, self.sizes.n_prompt), self.sizes
+        return coined_answers(text, rate, sizes.segment, sizes.n_answer, policy)
 
     def auto(self, model: LlamaModel, segment: int) -> Callable[[], WidthPolicy]:
         """Makes an adaptive policy for each answer; they share what they have seen, as those of

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from stars_local.bench.drawn import balanced_seeds, coined, draw, task
+from stars_local.bench.drawn import draw
 from stars_local.bench.figures import Figure, summary
 from stars_local.bench.plan import Bench
-from stars_local.bench.sources import text_of
 from stars_local.bench.stopwatch import REST, Probe, Stopwatch
-from stars_local.core.methods import Segmentation
 from stars_local.core.ports import RewardModel
 from stars_local.core.widths import FixedWidth
 from stars_local.llama.batch import Batch
@@ -56,9 +54,7 @@ def profile(bench: Bench) -> Iterator[Figure]:
     """The share of each part, by width."""
     rm = bench.reward_model()
     for label, path in bench.files(bench.sizes.quants).items():
-        n_cells = bench.sizes.n_prompt + bench.sizes.n_answer
-        widest = max(bench.sizes.policies)
-        with bench.open(path, max(4096, (widest + 2) * n_cells), widest + 2) as model:
+        with bench.open_for(path, max(bench.sizes.policies)) as model:
             for width in bench.sizes.policies:
                 found = bench.race({"": _answer(bench, model, rm, width)})[""]
                 name = f"{label} STARS, one attempt in {RATE} accepted, width {width}"
@@ -75,15 +71,12 @@ def n_races_of_profile(bench: Bench) -> int:
 def _answer(
     bench: Bench, model: LlamaModel, rm: RewardModel, width: int
 ) -> Callable[[], dict[str, float]]:
-    sizes = bench.sizes
-    text = text_of(model, sizes.n_prompt)
-    method = coined(RATE, Segmentation(sizes.segment), sizes.n_answer, lambda: FixedWidth(width))
-    seeds = balanced_seeds(RATE, -(-sizes.n_answer // sizes.segment))
+    answers = bench.coined_answers(model, RATE, lambda: FixedWidth(width))
 
     def run() -> dict[str, float]:
         watch = Stopwatch()
         with watch.attached(probes(rm)):
-            draw(model, rm, [task(text, method, "stars", next(seeds), sizes.n_answer)])
+            draw(model, rm, [next(answers)])
         return watch.shares()
 
     return run

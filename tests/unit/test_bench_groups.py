@@ -19,53 +19,15 @@ from stars_local.core.doubles import TableReward
 from stars_local.core.errors import UsageError
 from stars_local.llama.memory import anonymous_bytes
 from tests.support.language_models import tiny_path
+from tests.support.tiny_bench import tiny_bench
 
 pytestmark = pytest.mark.slow
-
-SMALL = Sizes(
-    quants=("F32",),
-    lockstep_quants=("F32",),
-    widths=(1, 4),
-    policies=(1, 2),
-    rates=(1, 2),
-    best_of=(2,),
-    best_of_rates=(2,),
-    lockstep=(3,),
-    n_prompt=48,
-    n_answer=32,
-    n_long_answer=32,
-    n_lockstep=30,
-    segment=16,
-    prefixes=(64, 128),
-    responses=(8, 32),
-    n_rollback=64,
-    cohort=2,
-    decoder_layers=1,
-)
-
-
-class TinyBench(Bench):
-    """A bench whose files are a tiny model of random weights, as they are."""
-
-    def files(self, types: tuple[str, ...]) -> dict[str, Path]:
-        return dict.fromkeys(types, self.model)
 
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_every_group_runs_and_takes_the_turns_it_announced(name: str, tmp_path: Path) -> None:
     ticks: list[None] = []
-    bench = TinyBench(
-        model=tiny_path("llama"),
-        reward_model=lambda: TableReward({}),
-        folder=tmp_path,
-        cache=tmp_path,
-        runs=1,
-        n_threads=1,
-        say=lambda line: None,
-        widest=4,
-        sizes=SMALL,
-        tick=lambda: ticks.append(None),
-    )
+    bench = tiny_bench(tmp_path, TableReward({}), lambda: ticks.append(None))
     figures = list(GROUPS[name].figures(bench))
     assert len(ticks) == n_turns(bench, [name])
     assert len({(figure.name, figure.versus) for figure in figures}) == len(figures) > 0

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from stars_local.bench.plan import Bench
 from stars_local.bench.profiling import DECODE, ENGINE, PARTS, SAMPLE, SCORING, probes, profile
 from stars_local.bench.stopwatch import REST, Probe, Stopwatch
 from stars_local.core.doubles import TableReward
-from tests.support.language_models import tiny_path
-from tests.unit.test_bench_groups import SMALL, TinyBench
+from tests.support.tiny_bench import SMALL, tiny_bench
 
 
 class Clock:
@@ -91,17 +89,7 @@ def test_the_shares_of_an_answer_add_up_to_one(tmp_path: Path) -> None:
     reward = TableReward({})
     attributes = [(probe.owner, probe.name) for probe in probes(reward)]
     before = [vars(owner)[name] for owner, name in attributes]
-    bench: Bench = TinyBench(
-        model=tiny_path("llama"),
-        reward_model=lambda: reward,
-        folder=tmp_path,
-        cache=tmp_path,
-        runs=1,
-        n_threads=1,
-        say=lambda line: None,
-        widest=4,
-        sizes=SMALL,
-    )
+    bench = tiny_bench(tmp_path, reward)
     figures = list(profile(bench))
     assert [vars(owner)[name] for owner, name in attributes] == before
     n = len(PARTS)
