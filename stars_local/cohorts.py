@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stars_local import compose
-from stars_local.core.errors import UsageError
 from stars_local.core.records import Prompt
+from stars_local.llama.limits import need_sequences
 from stars_local.settings import Settings
 
 PROMPT_TOKENS = 384  # of context that a prompt is given, where nobody counted
@@ -41,11 +41,7 @@ def layout_of(settings: Settings, cohort: int, longest: int | None) -> Layout:
     streams = longest is not None and width == 1 and settings.n_ctx is None
     # a trunk, a kept loser and a round, each prompt; in a stream of its own a trunk alone
     n = cohort if streams else cohort * (2 + width)
-    if n > compose.MAX_SEQUENCES:
-        raise UsageError(
-            f"{cohort} prompts at width {width} need {n} sequences, a context "
-            f"holds {compose.MAX_SEQUENCES}: lower --cohort or --width"
-        )
+    need_sequences(n, cohort, width)
     if streams and longest is not None:
         n_ctx = -(-(longest + settings.max_new_tokens + 1) // _ROUND) * _ROUND
         return Layout(n_ctx, max(n, compose.sequences_of_one_prompt(settings)), unified=False)

@@ -30,6 +30,7 @@ from stars_local.core.records import Message, Prompt, Result
 from stars_local.core.seeds import SeedSource
 from stars_local.core.thresholds import Schedule
 from stars_local.core.widths import Acceptances, AutoWidth, FixedWidth, WidthPolicy
+from stars_local.llama.limits import MAX_SEQUENCES
 from stars_local.method_settings import Thresholds, method_params, name_of, spec_of
 from stars_local.output import result_object
 from stars_local.sampling_settings import sampling
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from stars_local.llama.engine import LlamaModel
     from stars_local.llama.speed import StepCosts
 
-MAX_SEQUENCES = 256  # of a llama.cpp context
 # of `--width auto`: to measure 24 and 32 as well would double the time of the first start
 WIDEST_AUTO = 16
 QUICK_DRAWS = 3  # attempts that a quick calibration draws of a segment

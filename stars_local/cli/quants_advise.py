@@ -41,17 +41,13 @@ def advise_command(
     from stars_local.cli.progress import stages
     from stars_local.cli.quants_files import check_alike, make_types
     from stars_local.cli.terminal import neutralise
-    from stars_local.compose import MAX_SEQUENCES
+    from stars_local.llama.limits import need_sequences
     from stars_local.quants.advise import advise, race
     from stars_local.quants.listing import list_file
     from stars_local.quants.make import parse_types
 
     n_sequences = cohort * (width + 1)
-    if n_sequences > MAX_SEQUENCES:
-        raise UsageError(
-            f"{cohort} prompts at width {width} need {n_sequences} sequences, a context holds "
-            f"{MAX_SEQUENCES}: lower --cohort or --width"
-        )
+    need_sequences(n_sequences, cohort, width)
     if types is not None:
         wanted = parse_types(types)
         if len(files) != 1 or out is None:

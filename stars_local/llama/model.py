@@ -18,11 +18,11 @@ from stars_local.llama.digest import file_sha256, file_stamp
 from stars_local.llama.gguf_check import check_gguf, part_paths, probe_in_child
 from stars_local.llama.gguf_header import GgufHeader
 from stars_local.llama.library import forget_log, last_words, native
+from stars_local.llama.limits import MAX_SEQUENCES
 from stars_local.llama.lora import add_loras, check_lora, probe_loras
 from stars_local.llama.memory import need_memory
 from stars_local.llama.tokens import Vocabulary
 
-MAX_SEQUENCES = 256  # llama.cpp's own limit
 _UBATCH = 512
 _N_SEQUENCES = 64
 _MAX_DEFAULT_CTX = 4096
