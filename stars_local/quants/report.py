@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,24 +134,28 @@ def _fidelity(rows: Sequence[Row]) -> Table:
     return table
 
 
+def _rows_by_arm(rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
+    """Each row with each of the arms that it has."""
+    return ((row, arm) for row in rows for arm in _ARMS if arm in row)
+
+
 def _alignment(rows: Sequence[Row]) -> Table:
     judges = list(rows[0][VANILLA]["rewards"])
     kinds = list(rows[0][VANILLA]["refusals"])
     head = [*map(shown, judges), *(f"wins, {shown(j)}" for j in judges)]
     table = [["file", "arm", "n", *head, *(f"refused, {kind}" for kind in kinds)]]
-    for row in rows:
-        for arm in (each for each in _ARMS if each in row):
-            mine = row[arm]
-            table.append(
-                [
-                    row["name"],
-                    arm,
-                    str(mine["n"]),
-                    *(interval(mine["rewards"][j]) for j in judges),
-                    *(interval(mine["win_rate"][j], percent=True) for j in judges),
-                    *(interval(mine["refusals"][kind], percent=True) for kind in kinds),
-                ]
-            )
+    for row, arm in _rows_by_arm(rows):
+        mine = row[arm]
+        table.append(
+            [
+                row["name"],
+                arm,
+                str(mine["n"]),
+                *(interval(mine["rewards"][j]) for j in judges),
+                *(interval(mine["win_rate"][j], percent=True) for j in judges),
+                *(interval(mine["refusals"][kind], percent=True) for kind in kinds),
+            ]
+        )
     return table
 
 
@@ -179,19 +183,18 @@ def _recovery(rows: Sequence[Row]) -> Table:
 
 def _cost(rows: Sequence[Row]) -> Table:
     table = [["file", "arm", "seconds (median)", "decoded", "kept", "forced"]]
-    for row in rows:
-        for arm in (each for each in _ARMS if each in row):
-            mine = row[arm]
-            table.append(
-                [
-                    row["name"],
-                    arm,
-                    number(mine["elapsed_s_p50"], 1),
-                    number(mine["n_decoded_tokens"], 0),
-                    number(mine["n_kept_tokens"], 0),
-                    interval(mine["forced_share"], percent=True),
-                ]
-            )
+    for row, arm in _rows_by_arm(rows):
+        mine = row[arm]
+        table.append(
+            [
+                row["name"],
+                arm,
+                number(mine["elapsed_s_p50"], 1),
+                number(mine["n_decoded_tokens"], 0),
+                number(mine["n_kept_tokens"], 0),
+                interval(mine["forced_share"], percent=True),
+            ]
+        )
     return table
 
 
