@@ -43,11 +43,31 @@ def layout_of(settings: Settings, cohort: int, longest: int | None) -> Layout:
     n = cohort if streams else cohort * (2 + width)
     need_sequences(n, cohort, width)
     if streams and longest is not None:
-        n_ctx = -(-(longest + settings.max_new_tokens + 1) // _ROUND) * _ROUND
+        n_ctx = _stream(longest, settings.max_new_tokens)
         return Layout(n_ctx, max(n, compose.sequences_of_one_prompt(settings)), unified=False)
     if settings.n_ctx is not None:
         return Layout(settings.n_ctx, n, unified=True)
     return Layout(cohort * (PROMPT_TOKENS + settings.max_new_tokens * (1 + width)), n, unified=True)
+
+
+def layout_of_draws(
+    settings: Settings, n_slots: int, n_draws: int, max_new_tokens: int, longest: int | None
+) -> Layout:
+    """The context of prompts in lockstep that are drawn `n_draws` times a segment, each draw in a
+    stream. Copying a trunk costs less than every token's attention over all prompts. See
+    `layout_of`."""
+    n = n_slots * (2 + n_draws)
+    need_sequences(n, n_slots, n_draws)
+    if settings.n_ctx is not None:
+        return Layout(settings.n_ctx, n, unified=True)
+    if longest is None:
+        each = PROMPT_TOKENS + max_new_tokens * (1 + n_draws)
+        return Layout(n_slots * each, n, unified=True)
+    return Layout(_stream(longest, max_new_tokens), n, unified=False)
+
+
+def _stream(longest: int, max_new_tokens: int) -> int:
+    return -(-(longest + max_new_tokens + 1) // _ROUND) * _ROUND
 
 
 def longest_prompt(settings: Settings, prompts: Sequence[Prompt]) -> int | None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # of `--width auto`: to measure 24 and 32 as well would double the time of the first start
 WIDEST_AUTO = 16
-QUICK_DRAWS = 3  # attempts that a quick calibration draws of a segment
+QUICK_DRAWS = 2  # attempts that a quick calibration draws of a segment
 
 
 @dataclass(frozen=True, slots=True)

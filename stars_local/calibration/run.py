@@ -19,7 +19,7 @@ from stars_local.core.ports import LanguageModel, RewardModel
 from stars_local.core.records import Prompt
 from stars_local.data import CALIBRATION, shipped_prompts
 
-N_QUICK_PROMPTS = 16
+N_QUICK_PROMPTS = 24
 
 
 def quick_plan(plan: Plan) -> Plan:
@@ -62,9 +62,10 @@ def calibrate_quickly(
     key: CalibrationKey,
     plan: Plan,
     on_progress: Callable[[str, int, int], None],
+    n_prompts: int = N_QUICK_PROMPTS,
 ) -> Calibration:
     """A calibration from few shipped prompts, kept in this machine's folder."""
-    prompts = shipped_prompts(CALIBRATION)[:N_QUICK_PROMPTS]
+    prompts = shipped_prompts(CALIBRATION)[:n_prompts]
     found = calibrate(lm, rm, key, quick_plan(plan), prompts, (), on_progress, quick=True)
     write_calibration(found, user_folder() / key.file_name)
     return found

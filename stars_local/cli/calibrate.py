@@ -40,9 +40,9 @@ def calibrate(
         Path | None, typer.Option(help="The same, to check on. Default: 300 other shipped ones.")
     ] = None,
     limit: Annotated[int, typer.Option(help="Most prompts of each set.", min=2)] = 300,
-    draws: Annotated[int, typer.Option(help="Independent draws per segment.", min=2)] = 4,
+    draws: Annotated[int, typer.Option(help="Independent draws per segment.", min=2)] = 2,
     rounds: Annotated[int, typer.Option(help="Most rounds on STARS' own prefixes.", min=1)] = 4,
-    slots: Annotated[int, typer.Option(help="Prompts drawn in lockstep.", min=1, max=40)] = 8,
+    slots: Annotated[int, typer.Option(help="Prompts drawn in lockstep.", min=1, max=40)] = 16,
     quick: Annotated[bool, typer.Option(help="Few prompts, no check: under a minute.")] = False,
     report: Annotated[
         Path | None,
@@ -71,6 +71,7 @@ def calibrate(
     from stars_local.calibration.run import calibrate as run
     from stars_local.calibration.store import user_folder
     from stars_local.cli.progress import stages
+    from stars_local.cohorts import layout_of_draws, longest_prompt
     from stars_local.data import CALIBRATION, CHECK, shipped_prompts
     from stars_local.evals.prompts import read_prompts
     from stars_local.reward.check import check_before_run
@@ -95,8 +96,11 @@ def calibrate(
         n_slots=slots,
     )
     plan = quick_plan(plan) if quick else plan
-    n_prompts = slots * (draws + 2)
-    with compose.open_models(settings, n_sequences=n_prompts) as models, stages() as on_progress:
+    longest = longest_prompt(settings, [*solve_on[:limit], *check_on[:limit]])
+    layout = layout_of_draws(settings, slots, draws, plan.max_new_tokens, longest)
+    settings = replace(settings, n_ctx=layout.n_ctx)
+    opened = compose.open_models(settings, n_sequences=layout.n_sequences, unified=layout.unified)
+    with opened as models, stages() as on_progress:
         lm, rm = models.language, models.scoring
         if not quick:
             for line in check_before_run(rm, settings.provider):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,9 @@ from stars_local.core.errors import StarsError, UsageError
 if TYPE_CHECKING:
     from stars_local.core.ports import RewardModel
     from stars_local.evals.prompts import PromptSet
+
+# with those of a quick calibration, r* would scatter from file to file as much as rewards do
+_CALIBRATION_PROMPTS = 64
 
 
 @with_settings
@@ -85,7 +89,7 @@ def compare_command(
             window,
             windows,
             cohort,
-            thresholds_for,
+            partial(thresholds_for, n_prompts=_CALIBRATION_PROMPTS, n_slots=24),
             say,
         )
         rows = rows_of(run, reference, every)

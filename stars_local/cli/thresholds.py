@@ -4,19 +4,29 @@ thresholds (given, calibrated, or calibrated now) and the speed of wide batches.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stars_local import compose
 from stars_local.calibration.records import Calibration, CalibrationKey
+from stars_local.calibration.run import N_QUICK_PROMPTS
 from stars_local.method_settings import Thresholds, spec_of
 from stars_local.settings import AUTO, Settings
 
+if TYPE_CHECKING:
+    from stars_local.calibration.calibrator import Plan
+
 _SHOWN_AFTER_S = 2.0
+_PROMPT_TOKENS = 96  # more than any shipped prompt has, its template included
 
 
-def thresholds_for(settings: Settings, models: compose.Models) -> Thresholds | None:
+def thresholds_for(
+    settings: Settings, models: compose.Models, n_prompts: int = N_QUICK_PROMPTS, n_slots: int = 12
+) -> Thresholds | None:
     """What `compose.find_thresholds` finds; where a calibration is missing, a quick one.
 
-    It takes under a minute, shows its progress on stderr, prints its interval, and is kept.
+    With few prompts it takes under a minute. It shows its progress on stderr, prints its interval,
+    and is kept. n_slots: most prompts in lockstep, as far as the context has sequences.
     """
 
     def calibrate(key: CalibrationKey) -> Calibration:
@@ -26,14 +36,12 @@ def thresholds_for(settings: Settings, models: compose.Models) -> Thresholds | N
 
         _say("no calibration of these models yet: measuring one, once")
         # kept for later runs, so made with the defaults and not with this run's limits
-        free = compose.sequences_of_one_prompt(settings) - compose.QUICK_DRAWS - 1  # a loser
-        plan = Plan(
-            segment_size=settings.segment_size,
-            n_draws=compose.QUICK_DRAWS,
-            n_slots=max(1, min(8, free)),
-        )
+        plan = Plan(segment_size=settings.segment_size, n_draws=compose.QUICK_DRAWS)
+        plan = replace(plan, n_slots=_slots(plan, models.language.capacity, n_slots))
         with stages() as on_progress:
-            found = calibrate_quickly(models.language, models.scoring, key, plan, on_progress)
+            found = calibrate_quickly(
+                models.language, models.scoring, key, plan, on_progress, n_prompts
+            )
         low, high = found.predicted.attempts_ci95
         _say(
             f"reward_threshold {found.reward_threshold:.3g} for {found.predicted.attempts:.1f} "
@@ -43,6 +51,13 @@ def thresholds_for(settings: Settings, models: compose.Models) -> Thresholds | N
         return found
 
     return compose.find_thresholds(settings, models, calibrate)
+
+
+def _slots(plan: Plan, capacity: tuple[int, int], most: int) -> int:
+    """Prompts in lockstep: each has a trunk, and must at least have room for one branch."""
+    n_cells, n_sequences = capacity
+    of_a_prompt = _PROMPT_TOKENS + plan.max_new_tokens + plan.segment_size
+    return max(1, min(most, n_sequences // 2, n_cells // of_a_prompt))
 
 
 def measure_widths(settings: Settings, models: compose.Models) -> None:

@@ -244,6 +244,11 @@ class LlamaModel:
         """Threads that decode."""
         return self._native.n_threads
 
+    @property
+    def capacity(self) -> tuple[int, int]:
+        """Cells and sequences of the whole context."""
+        return self._native.n_cells, self._native.n_seq_max
+
     @guarded
     def save_state(self, trunk: int | None = None) -> bytes:
         """The KV state of an open prompt, or of the prompt closed with `keep` last, with its
