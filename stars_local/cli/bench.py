@@ -88,7 +88,11 @@ def bench(
         about["figures"] = [figure.to_json() for figure in figures]
         typer.echo(json.dumps(about, indent=1, allow_nan=False))
     else:
-        typer.echo(f"\n{path.name} on {about['machine']}, {about['versions']}")
+        where, what = about["machine"], about["versions"]
+        typer.echo(
+            f"\n{path.name}: {where['processor']}, {where['cores']} cores, {where['system']}"
+        )
+        typer.echo(", ".join(f"{name} {version}" for name, version in what.items()))
 
 
 def _reward_model(name: str, say: Callable[[str], None]) -> RewardModel:

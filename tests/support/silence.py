@@ -99,6 +99,10 @@ def commands(folder: Path) -> Iterator[tuple[list[str], str]]:
     source = write_tiny(folder / "source.gguf", "llama")
     made = ["--types", "Q8_0", "--threads", "1", "--out", str(folder / "quants")]
     yield ["quants", "make", str(source), *made], ""
+    compared = [str(source), str(folder / "quants" / "source.Q8_0.gguf"), "--limit", "3"]
+    into = ["--out", str(folder / "compared"), "--prompts", str(prompts), "--cohort", "3"]
+    of_source = small[2:]
+    yield ["quants", "compare", *compared, *into, *of_source, *steer, *given], ""
     bundle, installed = str(folder / "stars.tar"), folder / "installed"
     held = ["--model", str(model), "--reward", str(reward)]
     yield ["bundle", "create", bundle, *held], ""
@@ -108,7 +112,8 @@ def commands(folder: Path) -> Iterator[tuple[list[str], str]]:
     from_bundle[1] = str(installed / "tiny.gguf")
     from_bundle[from_bundle.index("--reward") + 1] = str(installed / "tiny-reward")
     yield ["generate", "hello", *from_bundle], ""
-    yield ["bench", "--help"], ""
+    timed = ["--model", str(model), "--reward", str(reward), "--only", "rollback"]
+    yield ["bench", *timed, "--runs", "1", "--threads", "1"], ""
 
 
 def main(arguments: list[str]) -> int:

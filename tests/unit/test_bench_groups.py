@@ -80,6 +80,7 @@ def test_json_is_one_object_of_the_documented_shape(monkeypatch: pytest.MonkeyPa
     ]
     plain = CliRunner().invoke(app, arguments)
     assert "speed of something" in plain.stdout.replace("\n", " ")
+    assert "stars-local " in plain.stdout and "{" not in plain.stdout
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc here")
