@@ -20,13 +20,14 @@ from stars_local.cli.app import app
 from stars_local.core.errors import DataError
 from stars_local.core.files import write_atomically
 from tests.support.silence import commands
+from tests.support.tiny_gguf import write_tiny
 from tests.unit.test_talk import REWARD, last, model, tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITERS = ("eval", "report", "calibrate", "chat", "models")
 # In a namespace of its own: a folder of so many bytes, or one mounted read-only
 MOUNT = "mount -t tmpfs -o size={size} none {folder} && {then} && exec {python} -c '{program}'"
-PROGRAM = "import sys; from tests.faults.test_full_disk import inside; inside({place!r})"
+PROGRAM = "from tests.faults import test_full_disk as here; here.{what}({place!r})"
 
 
 @contextmanager
@@ -135,14 +136,35 @@ def inside(place: str) -> None:
     print(json.dumps({"n_turns": n_turns}))
 
 
-@pytest.mark.parametrize("state", ["full", "read-only"])
-def test_a_small_disk_and_a_read_only_folder(state: str, tmp_path: Path) -> None:
+def crowded(place: str) -> None:
+    """In the namespace: commands that write into `place`, which has no byte left."""
+    folder = Path(place)
+    other = folder.parent
+    model, source = write_tiny(other / "tiny.gguf", "llama"), write_tiny(other / "s.gguf", "llama")
+    with (folder / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
+        while True:
+            filler.write(b"x" * 4096)
+    into, n_refused = str(folder), 0
+    for args in (
+        ["bundle", "create", f"{into}/b.tar", "--model", str(model)],
+        ["models", "import", str(model), "--copy", "--models-dir", f"{into}/models"],
+        ["quants", "make", str(source), "--types", "Q8_0", "--out", f"{into}/quants"],
+    ):
+        result = run(args, "")
+        n_refused += result.exit_code == 1
+        assert "internal error" not in result.stderr and "Traceback" not in result.stderr, args
+        assert result.stderr.strip().splitlines()[-1].startswith("stars-local: "), args
+    left = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert left == [folder / "filler"], left
+    print(json.dumps({"n_refused": n_refused}))
+
+
+def in_a_namespace(what: str, place: Path, then: str = "true") -> dict[str, int]:
+    """What a function of this module prints, run with a tmpfs of 64 KiB at `place`."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
         pytest.skip("no namespaces on this system")
-    place = tmp_path / "small"
     place.mkdir()
-    then = "true" if state == "full" else f"mount -o remount,ro {place}"
-    program = PROGRAM.format(place=str(place)).replace("'", '"')
+    program = PROGRAM.format(what=what, place=str(place)).replace("'", '"')
     script = MOUNT.format(
         size="64k", folder=place, then=then, python=sys.executable, program=program
     )
@@ -157,4 +179,16 @@ def test_a_small_disk_and_a_read_only_folder(state: str, tmp_path: Path) -> None
     if "mount:" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(f"no mounts for us: {done.stderr.strip()[:200]}")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (json.loads(done.stdout)["n_turns"] > 3) == (state == "full")
+    said: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+@pytest.mark.parametrize("state", ["full", "read-only"])
+def test_a_small_disk_and_a_read_only_folder(state: str, tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    then = "true" if state == "full" else f"mount -o remount,ro {place}"
+    assert (in_a_namespace("inside", place, then)["n_turns"] > 3) == (state == "full")
+
+
+def test_commands_that_write_large_files_leave_a_full_disk_as_it_was(tmp_path: Path) -> None:
+    assert in_a_namespace("crowded", tmp_path / "small")["n_refused"] == 3
