@@ -1,8 +1,9 @@
 """The context that a cohort is drawn in: one cache for all its prompts, or a stream for each.
 
 In a unified cache every token attends over everybody's cells, so a step slows with the square of
-the prompts; in streams it attends over its own. Streams are taken where a prompt's only attempt
-can be drawn in its own stream: a branch of its own would copy the whole of it.
+the prompts; in streams it attends over its own, and a branch copies the whole of its trunk's.
+Streams are taken where lengths are known and a prompt has one attempt at a time, which is drawn
+in its own stream, or where many prompts are drawn a few times each.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stars_local import compose
+from stars_local.calibration import quick
 from stars_local.core.records import Prompt
 from stars_local.llama.limits import need_sequences
 from stars_local.settings import Settings
@@ -41,10 +43,12 @@ def layout_of(settings: Settings, cohort: int, longest: int | None) -> Layout:
     streams = longest is not None and width == 1 and settings.n_ctx is None
     # a trunk, a kept loser and a round, each prompt; in a stream of its own a trunk alone
     n = cohort if streams else cohort * (2 + width)
-    need_sequences(n, cohort, width)
+    need_sequences(n, cohort, width, "--cohort or --width")
     if streams and longest is not None:
-        n_ctx = _stream(longest, settings.max_new_tokens)
-        return Layout(n_ctx, max(n, compose.sequences_of_one_prompt(settings)), unified=False)
+        # room for a quick calibration as well, should one be missing
+        prompt = max(longest, quick.PROMPT_TOKENS)
+        n_ctx = _stream(prompt, max(settings.max_new_tokens, quick.ANSWER_TOKENS))
+        return Layout(n_ctx, max(n, 2 + quick.N_DRAWS), unified=False)
     if settings.n_ctx is not None:
         return Layout(settings.n_ctx, n, unified=True)
     return Layout(cohort * (PROMPT_TOKENS + settings.max_new_tokens * (1 + width)), n, unified=True)
@@ -57,7 +61,7 @@ def layout_of_draws(
     stream. Copying a trunk costs less than every token's attention over all prompts. See
     `layout_of`."""
     n = n_slots * (2 + n_draws)
-    need_sequences(n, n_slots, n_draws)
+    need_sequences(n, n_slots, n_draws, "--slots or --draws")
     if settings.n_ctx is not None:
         return Layout(settings.n_ctx, n, unified=True)
     if longest is None:

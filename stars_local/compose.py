@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from stars_local.calibration import store
+from stars_local.calibration import quick, store
 from stars_local.calibration.records import Calibration, CalibrationKey, find_calibration
-from stars_local.config import Configured
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import CalibrationError, UsageError
 from stars_local.core.methods import Context
@@ -37,13 +36,11 @@ from stars_local.sampling_settings import sampling
 from stars_local.settings import AUTO, Settings
 
 if TYPE_CHECKING:
-    from stars_local.calibration.calibrator import Plan
     from stars_local.llama.engine import LlamaModel
     from stars_local.llama.speed import StepCosts
 
 # of `--width auto`: to measure 24 and 32 as well would double the time of the first start
 WIDEST_AUTO = 16
-QUICK_DRAWS = 2  # attempts that a quick calibration draws of a segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +126,8 @@ def sequences_of_one_prompt(settings: Settings) -> int:
     """The trunk, the loser kept to be forced, and the attempts that may be alive together; at
     least those of a quick calibration."""
     widest = WIDEST_AUTO if settings.width == AUTO else int(settings.width)
-    together = [QUICK_DRAWS, widest, *(n for n in (settings.n, settings.k) if n is not None)]
-    return min(MAX_SEQUENCES, 2 + max(together))
+    together = [widest, *(n for n in (settings.n, settings.k) if n is not None)]
+    return min(MAX_SEQUENCES, max(2 + max(together), quick.N_SLOTS * (2 + quick.N_DRAWS)))
 
 
 def open_reward_model(settings: Settings) -> RewardModel:
@@ -172,12 +169,16 @@ OnMissing = Callable[[CalibrationKey], Calibration]
 
 
 def find_thresholds(
-    settings: Settings, models: Models, on_missing: OnMissing | None = None
+    settings: Settings,
+    models: Models,
+    on_missing: OnMissing | None = None,
+    least_prompts: int = 0,
 ) -> Thresholds | None:
     """alpha, beta and reward_threshold as given, the rest from the calibration of these models.
 
     None for methods that need none of it. on_missing: called where a calibration is needed and
-    none is at hand; without it that is a CalibrationError.
+    none is at hand, or a quick one from fewer than `least_prompts`; without it that is a
+    CalibrationError.
     """
     spec = spec_of(settings)
     if not spec.needs_threshold and not spec.needs_spread:
@@ -189,7 +190,8 @@ def find_thresholds(
         return Thresholds(alpha, beta, r_star)
     key = calibration_key(settings, models)
     found = find_calibration(key, store.calibration_folders())
-    if found is None and on_missing is not None:
+    rough = found is not None and found.quick and found.predicted.n_prompts < least_prompts
+    if (found is None or rough) and on_missing is not None:
         found = on_missing(key)
     if found is None:
         raise CalibrationError(
@@ -215,16 +217,6 @@ def calibration_key(settings: Settings, models: Models) -> CalibrationKey:
         models.language.chat_template,
         settings.segment_size,
     )
-
-
-def calibration_plan(configured: Configured) -> Plan:
-    """How a calibration is made: as the options say, where someone chose them."""
-    from stars_local.calibration.calibrator import Plan
-
-    settings = configured.settings
-    chosen = ("segment_size", "max_attempts", "max_new_tokens", "alpha", "seed")
-    values = {name: getattr(settings, name) for name in chosen if configured.given(name)}
-    return Plan(**values, sampling=sampling(settings), stop=settings.stop)
 
 
 def random_seed() -> int:

@@ -44,7 +44,7 @@ from stars_local.core.thresholds import Threshold
 
 ALPHA = 0.8
 BETA_IN_SPREADS = 0.1
-CLOSE = 0.04  # a cost within 4 % of the wanted one is met: 256 prompts tell no more
+CLOSE = 0.04  # a cost within 4 % of the wanted one is met: 300 prompts tell no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,10 @@ class Plan:
     segment_size: int = 32
     max_new_tokens: int = 128
     max_attempts: int = 20
-    n_draws: int = 4
+    n_draws: int = 2
     n_rounds: int = 4
-    n_slots: int = 8
-    width: int = 4
+    n_slots: int = 16
+    width: int = 3
     seed: int = 0
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()

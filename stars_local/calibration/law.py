@@ -106,6 +106,15 @@ class AttemptsLaw:
         return Cost(float(attempts.mean()), float(np.exp(log_forced).mean()))
 
 
+def check_attempts(attempts: float, max_attempts: int) -> None:
+    """Raise CalibrationError for a wanted mean that no threshold can have."""
+    if not 1.0 < attempts < max_attempts:
+        raise CalibrationError(
+            f"{attempts:g} attempts per segment wanted: the mean lies between 1 and "
+            f"max_attempts, which is {max_attempts}"
+        )
+
+
 def solve_threshold(
     law: AttemptsLaw, template: Threshold, beta: float, attempts: float, max_attempts: int
 ) -> float:
@@ -114,11 +123,7 @@ def solve_threshold(
     `template` gives every other switch of the threshold. Raises CalibrationError where no
     threshold can cost that much or that little.
     """
-    if not 1.0 < attempts < max_attempts:
-        raise CalibrationError(
-            f"{attempts:g} attempts per segment wanted: the mean lies between 1 and "
-            f"max_attempts, which is {max_attempts}"
-        )
+    check_attempts(attempts, max_attempts)
 
     def cost_at(r_star: float) -> float:
         return law.cost(_with_r_star(template, r_star), beta).attempts

@@ -57,8 +57,7 @@ class Calibration:
     alpha in [0, 1]; beta = beta_in_spreads * spread, spread being the standard deviation of the
     rewards of plain answers; reward_threshold is r_star. `quantiles` are thresholds by segment
     index for the `quantile` schedule. by_position: a row a segment index with the mean reward,
-    its standard deviation between prompts and within one. quick: made in under a minute from
-    few prompts.
+    its variance between prompts and within one. quick: made from few prompts, unchecked.
     """
 
     key: CalibrationKey

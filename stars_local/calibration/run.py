@@ -13,18 +13,17 @@ from dataclasses import replace
 from importlib import metadata
 
 from stars_local.calibration.calibrator import Calibrator, Plan, calibrate_pair
+from stars_local.calibration.quick import ANSWER_TOKENS, N_PROMPTS
 from stars_local.calibration.records import Calibration, CalibrationKey, write_calibration
 from stars_local.calibration.store import user_folder
 from stars_local.core.ports import LanguageModel, RewardModel
 from stars_local.core.records import Prompt
 from stars_local.data import CALIBRATION, shipped_prompts
 
-N_QUICK_PROMPTS = 24
-
 
 def quick_plan(plan: Plan) -> Plan:
     """The same aim on few prompts and shorter answers: under a minute. Short ones: more rounds."""
-    tokens = min(plan.max_new_tokens, 96)
+    tokens = min(plan.max_new_tokens, ANSWER_TOKENS)
     return replace(plan, n_rounds=min(4, max(2, 128 // tokens)), max_new_tokens=tokens)
 
 
@@ -62,7 +61,7 @@ def calibrate_quickly(
     key: CalibrationKey,
     plan: Plan,
     on_progress: Callable[[str, int, int], None],
-    n_prompts: int = N_QUICK_PROMPTS,
+    n_prompts: int = N_PROMPTS,
 ) -> Calibration:
     """A calibration from few shipped prompts, kept in this machine's folder."""
     prompts = shipped_prompts(CALIBRATION)[:n_prompts]

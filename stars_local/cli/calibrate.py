@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stars_local.cli.options import with_settings
-from stars_local.config import Configured
+from stars_local.config import Configured, flag_of
 from stars_local.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from stars_local.calibration.calibrator import Plan
     from stars_local.calibration.records import Calibration, Measured
     from stars_local.core.records import Prompt
 
 DEFAULT_ATTEMPTS = 3.0
+# what is solved for, or is not looked at: plain answers, then STARS' ramp with the forced best
+_IDLE = (
+    *("method", "beta", "reward_threshold", "schedule", "threshold_from", "force", "boundary"),
+    *("n", "k", "price", "budget", "width", "overlap", "max_decoded_tokens", "max_seconds"),
+    *("grammar", "json_schema"),
+)
 
 
 @with_settings
@@ -57,7 +64,7 @@ def calibrate(
 
     Plain answers give the spread of rewards and a first threshold; rounds on the method's own
     prefixes correct it; a check on other prompts says whether it holds. chat and generate use
-    the file that this writes.
+    the file that this writes. Answers have 128 tokens and the seed is 0 where none is given.
     """
     if attempts is not None and quantile is not None:
         raise UsageError("--attempts and --quantile are both given: choose one aim")
@@ -66,27 +73,36 @@ def calibrate(
     from dataclasses import replace
 
     from stars_local import compose
+    from stars_local.calibration.law import check_attempts
+    from stars_local.calibration.quick import N_PROMPTS
     from stars_local.calibration.records import write_calibration
-    from stars_local.calibration.run import N_QUICK_PROMPTS, quick_plan
     from stars_local.calibration.run import calibrate as run
+    from stars_local.calibration.run import quick_plan
     from stars_local.calibration.store import user_folder
     from stars_local.cli.progress import stages
     from stars_local.cohorts import layout_of_draws, longest_prompt
-    from stars_local.data import CALIBRATION, CHECK, shipped_prompts
+    from stars_local.data import CALIBRATION, CHECK, prompts_path
     from stars_local.evals.prompts import read_prompts
     from stars_local.reward.check import check_before_run
 
     settings = configured.settings
+    for name in _IDLE:
+        if configured.given(name):
+            print(f"stars-local: {flag_of(name)} has no effect on calibrate", file=sys.stderr)
+    if report is not None:
+        from stars_local.cli.partial_report import need_plots, write_partial_report
+
+        need_plots()
 
     def read(path: Path) -> list[Prompt]:
         return list(read_prompts(path, limit=limit, system=settings.system).prompts)
 
-    solve_on = shipped_prompts(CALIBRATION) if prompts is None else read(prompts)
-    check_on = shipped_prompts(CHECK) if check_prompts is None else read(check_prompts)
+    solve_on = read(prompts_path(CALIBRATION) if prompts is None else prompts)
+    check_on = read(prompts_path(CHECK) if check_prompts is None else check_prompts)
     if quick:
-        solve_on, check_on = solve_on[:N_QUICK_PROMPTS], []
+        solve_on, check_on = solve_on[:N_PROMPTS], []
     plan = replace(
-        compose.calibration_plan(configured),
+        plan_of(configured),
         attempts=None
         if quantile is not None
         else (DEFAULT_ATTEMPTS if attempts is None else attempts),
@@ -96,12 +112,15 @@ def calibrate(
         n_slots=slots,
     )
     plan = quick_plan(plan) if quick else plan
+    if plan.attempts is not None:
+        check_attempts(plan.attempts, plan.max_attempts)
     longest = longest_prompt(settings, [*solve_on[:limit], *check_on[:limit]])
     layout = layout_of_draws(settings, slots, draws, plan.max_new_tokens, longest)
     settings = replace(settings, n_ctx=layout.n_ctx)
     opened = compose.open_models(settings, n_sequences=layout.n_sequences, unified=layout.unified)
     with opened as models, stages() as on_progress:
         lm, rm = models.language, models.scoring
+        plan = replace(plan, stop=compose.stop_strings(plan.stop, models))
         if not quick:
             for line in check_before_run(rm, settings.provider):
                 print(f"stars-local: {line}", file=sys.stderr)
@@ -110,13 +129,23 @@ def calibrate(
         path = user_folder() / key.file_name if out is None else out
         write_calibration(found, path)
         if report is not None:
-            from stars_local.cli.partial_report import write_partial_report
-
-            write_partial_report(lm, rm, plan, check_on[:limit] or solve_on, report, on_progress)
+            asked = check_on[:limit] or solve_on[:limit]
+            write_partial_report(lm, rm, plan, asked, report, on_progress)
     if as_json:
         typer.echo(json.dumps(found.to_json(), allow_nan=False))
     else:
         _show(found, path)
+
+
+def plan_of(configured: Configured) -> Plan:
+    """How a calibration is made: as the options say, where someone chose them."""
+    from stars_local.calibration.calibrator import Plan
+    from stars_local.sampling_settings import sampling
+
+    settings = configured.settings
+    chosen = ("segment_size", "max_attempts", "max_new_tokens", "alpha", "seed")
+    values = {name: getattr(settings, name) for name in chosen if configured.given(name)}
+    return Plan(**values, sampling=sampling(settings), stop=settings.stop)
 
 
 def _show(found: Calibration, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ def write_partial_report(
     folder: Path,
     on_progress: Callable[[str, int, int], None],
 ) -> None:
-    """Draw plain answers, compare partial with whole rewards, print a table and write
+    """Draw plain answers, compare partial with whole rewards, print a table on stderr and write
     `partial.json` and `partial.svg`."""
     results = Calibrator(lm, rm, plan, on_progress).plain_answers(prompts, N_ANSWERS)
     rows = partial_agreement(results, plan.segment_size)
@@ -48,12 +49,19 @@ def write_partial_report(
         _plot(rows, folder / "partial.svg")
     except OSError as error:
         raise DataError(f"{folder}: cannot write the report: {error}") from error
-    typer.echo("tokens  answers  Pearson  Spearman   pairs  agree")
+    typer.echo("tokens  answers  Pearson  Spearman   pairs  agree", err=True)
     for row in rows:
         typer.echo(
             f"{row.n_tokens:6d}  {row.n_answers:7d}  {row.pearson:7.3f}  {row.spearman:8.3f}  "
-            f"{row.n_pairs:6d}  {row.pair_agreement:5.3f}"
+            f"{row.n_pairs:6d}  {row.pair_agreement:5.3f}",
+            err=True,
         )
+
+
+def need_plots() -> None:
+    """Raise UsageError where the report could not be drawn, before anything is measured."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("plots need matplotlib: pip install 'stars-local[report]'")
 
 
 def _finite(row: dict[str, float]) -> dict[str, float | None]:
@@ -61,13 +69,11 @@ def _finite(row: dict[str, float]) -> dict[str, float | None]:
 
 
 def _plot(rows: Sequence[Agreement], path: Path) -> None:
-    try:
-        import matplotlib
+    import matplotlib
 
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise UsageError("plots need matplotlib: pip install 'stars-local[report]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
     figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     tokens = [row.n_tokens for row in rows]
     axes.plot(tokens, [row.pearson for row in rows], marker="o", label="Pearson")

@@ -47,7 +47,7 @@ def advise_command(
     from stars_local.quants.make import parse_types
 
     n_sequences = cohort * (width + 1)
-    need_sequences(n_sequences, cohort, width)
+    need_sequences(n_sequences, cohort, width, "--cohort or --width")
     if types is not None:
         wanted = parse_types(types)
         if len(files) != 1 or out is None:

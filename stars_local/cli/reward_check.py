@@ -58,6 +58,11 @@ def reward_check(
 
     if pairs and xstest:
         raise UsageError("--pairs and --xstest are two different checks: give one")
+    if not pairs:
+        named = {"--prompts": prompts, "--better": better, "--axis": None if xstest else axis}
+        stray = next((flag for flag, value in named.items() if value is not None), None)
+        if stray is not None:
+            raise UsageError(f"{stray} belongs to --pairs FILE: give the pairs too")
     if pairs and axis is None:
         raise UsageError("--pairs needs --axis NAME: what do the pairs judge?")
     folder, shipped = find_model(model)

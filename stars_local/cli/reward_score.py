@@ -53,12 +53,13 @@ def reward_score(
                 n_bad += 1
                 print(f"stars-local: {error}", file=sys.stderr)
             else:
-                print(scored, flush=True)
+                sys.stdout.buffer.write(scored)
+                sys.stdout.buffer.flush()
     if n_bad:
         raise DataError(f"{n_bad} of {n_lines} lines could not be scored")
 
 
-def _scored(model: OnnxRewardModel, line: bytes, where: str) -> str:
+def _scored(model: OnnxRewardModel, line: bytes, where: str) -> bytes:
     import json
 
     values, (prompt, response) = _read_line(line, where)
@@ -67,17 +68,19 @@ def _scored(model: OnnxRewardModel, line: bytes, where: str) -> str:
     except StarsError as error:
         raise type(error)(f"{where}: {error}") from error
     values["rewards"] = {axis: round(value, 6) for axis, value in found.items()}
-    return json.dumps(values, ensure_ascii=False)
+    try:
+        return f"{json.dumps(values, ensure_ascii=False, allow_nan=False)}\n".encode()
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON that can be written again: {error}") from error
 
 
 def _read_line(line: bytes, where: str) -> tuple[dict[str, Any], tuple[Prompt, str]]:
-    import json
-
+    from stars_local.core.strict_json import parse_json
     from stars_local.reward.score_lines import read_item
 
     try:
-        values = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        values = parse_json(line.decode("utf-8-sig"))
+    except ValueError as error:
         raise DataError(f"{where}: not JSON: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(values).__name__}")
@@ -87,7 +90,7 @@ def _read_line(line: bytes, where: str) -> tuple[dict[str, Any], tuple[Prompt, s
 @contextlib.contextmanager
 def _lines_of(file: Path | None) -> Iterator[Iterator[bytes]]:
     """Bytes, so that one line that is not UTF-8 does not end the others."""
-    if file is None:
+    if file is None or str(file) == "-":
         stream: TextIO = sys.stdin
         yield iter(stream.buffer)
         return

@@ -114,6 +114,8 @@ def reward_train(
         limits=TextLimits(max_tokens, max_prompt_tokens),
         prefixes=PrefixPolicy(share=prefix_share),
     )
+    sources = [SourceSpec.parse(text) for text in data]
+    start_from = encoder_folder(encoder, out / "encoder")
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -122,6 +124,7 @@ def reward_train(
         TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(),
         console=console,
+        transient=True,
     ) as progress:
         task = progress.add_task("reading", total=None, loss="")
 
@@ -148,9 +151,9 @@ def reward_train(
                 )
 
         card = train_reward(
-            [SourceSpec.parse(text) for text in data],
+            sources,
             [] if exclude is None else exclude,
-            encoder_folder(encoder, out / "encoder"),
+            start_from,
             out,
             settings,
             held_out_share=held_out,

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stars_local import compose
+from stars_local.calibration import quick
 from stars_local.calibration.records import Calibration, CalibrationKey
-from stars_local.calibration.run import N_QUICK_PROMPTS
 from stars_local.method_settings import Thresholds, spec_of
 from stars_local.settings import AUTO, Settings
 
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from stars_local.calibration.calibrator import Plan
 
 _SHOWN_AFTER_S = 2.0
-_PROMPT_TOKENS = 96  # more than any shipped prompt has, its template included
 
 
 def thresholds_for(
-    settings: Settings, models: compose.Models, n_prompts: int = N_QUICK_PROMPTS, n_slots: int = 12
+    settings: Settings, models: compose.Models, n_prompts: int = quick.N_PROMPTS, n_slots: int = 12
 ) -> Thresholds | None:
     """What `compose.find_thresholds` finds; where a calibration is missing, a quick one.
 
@@ -36,7 +35,11 @@ def thresholds_for(
 
         _say("no calibration of these models yet: measuring one, once")
         # kept for later runs, so made with the defaults and not with this run's limits
-        plan = Plan(segment_size=settings.segment_size, n_draws=compose.QUICK_DRAWS)
+        plan = Plan(
+            segment_size=settings.segment_size,
+            n_draws=quick.N_DRAWS,
+            stop=compose.stop_strings((), models),
+        )
         plan = replace(plan, n_slots=_slots(plan, models.language.capacity, n_slots))
         with stages() as on_progress:
             found = calibrate_quickly(
@@ -50,14 +53,14 @@ def thresholds_for(
         )
         return found
 
-    return compose.find_thresholds(settings, models, calibrate)
+    return compose.find_thresholds(settings, models, calibrate, n_prompts)
 
 
 def _slots(plan: Plan, capacity: tuple[int, int], most: int) -> int:
-    """Prompts in lockstep: each has a trunk, and must at least have room for one branch."""
+    """Prompts in lockstep: each has a trunk, a kept loser, and its draws at once."""
     n_cells, n_sequences = capacity
-    of_a_prompt = _PROMPT_TOKENS + plan.max_new_tokens + plan.segment_size
-    return max(1, min(most, n_sequences // 2, n_cells // of_a_prompt))
+    of_a_prompt = quick.PROMPT_TOKENS + plan.max_new_tokens + plan.n_draws * plan.segment_size
+    return max(1, min(most, n_sequences // (2 + plan.n_draws), n_cells // of_a_prompt))
 
 
 def measure_widths(settings: Settings, models: compose.Models) -> None:

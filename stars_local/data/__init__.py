@@ -33,7 +33,7 @@ def shipped_kinds(name: str) -> dict[str, str]:
 
 
 def reference_text() -> str:
-    """A text to measure models on: shipped prompts of our own writing with their answers."""
+    """A text to measure models on: prompts of our own writing with a model's answers."""
     path = _FOLDER.parent / "reference_answers.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return "\n\n".join(f"{row['prompt']}\n{row['response']}" for row in rows)

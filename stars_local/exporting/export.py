@@ -47,12 +47,17 @@ from stars_local.preferences.pairs import Pair
 from stars_local.reward.accuracy_on_pairs import PairReport, pair_report
 from stars_local.reward.check import independence
 from stars_local.reward.golden import golden_json, golden_texts
-from stars_local.reward.manifest import MANIFEST_NAME, Kind, Manifest, write_manifest
+from stars_local.reward.manifest import (
+    MANIFEST_NAME,
+    PRECISIONS,
+    Kind,
+    Manifest,
+    write_manifest,
+)
 from stars_local.reward.onnx_model import OnnxRewardModel
 from stars_local.reward.session import Session
 from stars_local.reward.templates import Render
 
-PRECISIONS = ("fp32", "fp16", "int8")
 _LONGEST_COMPARED = 512  # tokens: beyond it a large decoder takes minutes a text
 
 

@@ -20,12 +20,12 @@ def reference_texts(path: Path | None) -> tuple[str, Sequence[tuple[Prompt, str]
 
     The file has a line ``{prompt, response}`` each, or is any preference file, of which both
     responses count. The shipped ones are plain answers of SmolLM2-135M-Instruct (Q4_1, at
-    temperature 1 and top-k 40) of up to 64 tokens to calibration prompts. DataError where
+    temperature 1 and top-k 40) of up to 64 tokens to prompts of our own writing. DataError where
     there are fewer than 8.
     """
     if path is None:
         texts = _read(_SHIPPED)
-        words = f"{len(texts)} plain answers of SmolLM2-135M-Instruct to calibration prompts"
+        words = f"{len(texts)} plain answers of SmolLM2-135M-Instruct to prompts of our own"
     else:
         texts = _read(path)
         words = f"{len(texts)} responses of {path.name}"

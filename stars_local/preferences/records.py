@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import DataError
+from stars_local.core.strict_json import is_unicode, parse_json
 
 _GZIP_MAGIC = b"\x1f\x8b"
 # The csv module refuses fields over 128 KiB; reviews and dialogues may be longer.
@@ -54,7 +54,7 @@ def read_text(path: Path) -> str:
 
 def _json_list(path: Path, text: str) -> Iterator[Record]:
     try:
-        rows = json.loads(text)
+        rows = parse_json(text)
     except ValueError as error:
         raise DataError(f"{path}: not a JSON list: {error}") from error
     for number, row in enumerate(rows, start=1):
@@ -67,7 +67,7 @@ def _json_lines(path: Path, text: str) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise DataError(f"{path}:{number}: not JSON: {error}") from error
         yield Record(_object(path, number, row), number)
@@ -76,6 +76,9 @@ def _json_lines(path: Path, text: str) -> Iterator[Record]:
 def _object(path: Path, number: int, row: object) -> Mapping[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+    broken = next((k for k, v in row.items() if isinstance(v, str) and not is_unicode(v)), None)
+    if broken is not None:
+        raise DataError(f"{path}:{number}: {broken!r} holds half a character (a lone surrogate)")
     return row
 
 

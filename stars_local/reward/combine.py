@@ -166,11 +166,12 @@ class CombinedReward:
         )
 
     def _steered(self) -> str:
-        """The weights in one spelling; a single axis of weight 1 is just its name."""
+        """The weights in one spelling, and the gates; an axis of weight 1 alone is its name."""
         parts = [(self._keys[term.model, term.axis], term.weight) for term in self._terms]
-        if len(parts) == 1 and parts[0][1] == 1:
-            return parts[0][0]
-        return ",".join(f"{name}={weight:g}" for name, weight in parts)
+        single = len(parts) == 1 and parts[0][1] == 1
+        summed = parts[0][0] if single else ",".join(f"{name}={w:g}" for name, w in parts)
+        gates = sorted(f"{self._keys[g.model, g.axis]}>={g.bound:g}" for g in self._gates)
+        return "; ".join((summed, *gates))
 
     def _check_axis(self, model: str | None, axis: str) -> None:
         info = self._models[model].info

@@ -26,6 +26,7 @@ from stars_local.core.strict_json import nearest, parse_json, read_object
 
 MANIFEST_NAME = "reward.json"
 SCHEMA = 1
+PRECISIONS = ("fp32", "fp16", "int8")
 _AXIS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -117,7 +118,7 @@ class Manifest:
     max_tokens: longest text; max_prompt_tokens: the prompt's share of it in a pair. reference:
     what mean and spread were measured on. batch_invariant: whether the export proved that a
     score is the same alone, batched and padded; otherwise texts are scored one by one.
-    past: whether the network takes past keys and values; false where the file does not say.
+    past: whether the network takes past keys and values.
     """
 
     schema: int
@@ -202,8 +203,6 @@ def from_json(raw: object, where: str) -> Manifest:
         raise RewardError(
             f"{where}: schema is {ascii(raw['schema'])[:40]}, this version reads {SCHEMA}"
         )
-    if isinstance(raw, dict):
-        raw = {"past": False, **raw}  # files written before there was such a network lack it
     manifest = typing.cast(Manifest, read_object(Manifest, raw, where, "", RewardError))
     _check(manifest, where)
     return manifest
@@ -215,6 +214,8 @@ def _check(manifest: Manifest, where: str) -> None:
             raise RewardError(f"{where}: {field} must be {wanted}")
 
     need(bool(manifest.name), "name", "a text that is not empty")
+    known = ", ".join(PRECISIONS)
+    need(manifest.precision in PRECISIONS, "precision", f"one of {known}")
     files = {"model_file": manifest.model_file, "tokenizer_file": manifest.tokenizer_file}
     files["golden_file"] = manifest.golden_file
     if manifest.training_card is not None:
@@ -240,6 +241,10 @@ def _check(manifest: Manifest, where: str) -> None:
         need(axis.output >= 0, at + "output", f"at least 0, found {axis.output}")
         need(axis.sign in {1, -1}, at + "sign", f"1 or -1, found {axis.sign}")
         need(axis.spread > 0, at + "spread", f"above 0, found {axis.spread}")
+    for i, row in enumerate(manifest.accuracy):
+        need(row.axis in names, f"accuracy[{i}].axis", f"one of {', '.join(names)}")
+        shares = (row.accuracy, *row.ci95, *row.at_tokens.values())
+        need(all(0 <= share <= 1 for share in shares), f"accuracy[{i}]", "shares from 0 to 1")
     need(manifest.max_tokens > 3, "max_tokens", f"above 3, found {manifest.max_tokens}")
     template, limit = manifest.template, manifest.max_prompt_tokens
     if template.form is Form.PAIR:

@@ -194,11 +194,17 @@ class OnnxRewardModel:
         """Run the tokenizer's largest id, and in encoders the longest text of the limit."""
         if self.manifest.past != self._session.takes_past:
             raise self._misfit(f"past {str(self.manifest.past).lower()}")
+        n_outputs = self._session.n_outputs
+        for i, axis in enumerate(self.manifest.axes):
+            if n_outputs is not None and axis.output >= n_outputs:
+                raise self._misfit(f"axes[{i}].output {axis.output}")
         largest = self._texts.max_id
         try:
             self.run_batch([[largest]])
         except RewardError as error:
             raise self._misfit(f"token id {largest} of the tokenizer") from error
+        if not 0 <= self.manifest.pad_id <= largest:
+            raise self._misfit(f"pad_id {self.manifest.pad_id}")
         if self.manifest.kind is not Kind.ENCODER:
             return  # decoders have no table of positions that could be too short
         try:

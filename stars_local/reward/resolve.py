@@ -60,6 +60,10 @@ def open_reward(
     names = [term.model for term in wanted] + [gate.model for gate in bounds]
     first: dict[RewardModel, str | None] = {}  # one name a model: it is scored once
     same = {name: first.setdefault(model(name), name) for name in names}
+    steered = [(same[term.model], term.axis) for term in wanted]
+    twice = next((axis for model, axis in steered if steered.count((model, axis)) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--reward {spec!r}: {twice} of one model stands there twice")
     return CombinedReward(
         {name: opened for opened, name in first.items()},
         [replace(term, model=same[term.model]) for term in wanted],
@@ -73,7 +77,11 @@ def find_model(name: str) -> tuple[Path, bool]:
     `name` is a folder that holds `reward.json`, or the name of a shipped model.
     """
     folder = Path(name)
-    if (folder / MANIFEST_NAME).is_file():
+    try:
+        is_model = (folder / MANIFEST_NAME).is_file()
+    except OSError as error:  # a name that is too long
+        raise UsageError(f"no reward model {name[:60]!r}...: {error.strerror}") from error
+    if is_model:
         resolved = folder.resolve()
         return resolved, resolved in [place / DEFAULT_MODEL for place in _SHIPPED]
     shipped = shipped_models()

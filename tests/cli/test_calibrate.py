@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from stars_local import compose
+from stars_local import cohorts, compose
 from stars_local.calibration.records import read_calibration
 from stars_local.cli.app import app
 from stars_local.core.doubles import EnumerableModel, TableReward
@@ -38,6 +38,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
         return compose.Models(model, reward)  # type: ignore[arg-type]
 
     monkeypatch.setattr(compose, "open_models", open_models)
+    monkeypatch.setattr(cohorts, "longest_prompt", lambda settings, prompts: None)
 
 
 def prompt_file(folder: Path, name: str, n: int = 60) -> str:
@@ -90,6 +91,8 @@ def test_the_report_compares_partial_with_whole_rewards(tmp_path: Path) -> None:
         (["--attempts", "99"], 1, "max_attempts, which is 20"),
         (["--check-prompts", "a.jsonl"], 1, "stand in both sets"),
         (["--prompts", "missing.jsonl"], 1, "missing.jsonl"),
+        (["--attempts", "0.5"], 1, "lies between 1 and max_attempts"),
+        (["--slots", "40", "--draws", "8"], 2, "lower --slots or --draws"),
         (["--out", "/proc/none/c.json"], 1, "cannot write"),
     ],
 )
@@ -102,3 +105,17 @@ def test_bad_input_is_one_line(
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()[-1]) > 20
     assert "Traceback" not in done.output
+
+
+def test_flags_that_a_calibration_does_not_look_at_are_named(tmp_path: Path) -> None:
+    done = calibrate(tmp_path, "--attempts", "2", "--quick", "--beta", "0.3", "--alpha", "0.5")
+    assert done.exit_code == 0, done.output
+    assert "--beta has no effect on calibrate" in done.stderr
+    assert "--alpha has no effect" not in done.stderr
+
+
+def test_a_report_leaves_standard_output_to_the_object(tmp_path: Path) -> None:
+    done = calibrate(tmp_path, "--attempts", "2", "--quick", "--json", "--report", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["quick"] is True
+    assert "Spearman" in done.stderr

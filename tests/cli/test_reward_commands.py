@@ -66,6 +66,8 @@ def test_lines_come_back_in_order_with_rewards(folder: Path) -> None:
         ('{"prompt": [{"role": "tool", "content": "x"}], "response": "r"}', "a role of"),
         ('{"prompt": "p", "response": "\\ud800"}', "tokenizer"),
         ("[" * 100_000, "not JSON"),
+        ('{"prompt": "p", "response": "r", "id": "\\ud800"}', "not JSON that can be written"),
+        ('{"prompt": "p", "response": "r", "id": NaN}', "not JSON that can be written"),
     ],
 )
 def test_a_bad_line_is_named_and_the_rest_is_scored(folder: Path, bad: str, said: str) -> None:
@@ -144,6 +146,8 @@ def test_senseless_checks_are_usage_errors(folder: Path, tmp_path: Path) -> None
     for options, said in (
         (["--pairs", file], "needs --axis"),
         (["--pairs", file, "--axis", "harmless", "--xstest", file], "give one"),
+        (["--axis", "harmless"], "--axis belongs to --pairs"),
+        (["--better", "0"], "--better belongs to --pairs"),
     ):
         assert said in failed(2, "check", str(folder), *options)
     assert "'tpu'" in failed(2, "check", str(folder), "--provider", "tpu")

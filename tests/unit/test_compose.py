@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from stars_local import compose
+from stars_local.calibration import quick
+from stars_local.cli.calibrate import plan_of
 from stars_local.config import configure
 from stars_local.core.boundaries import BoundaryKind
 from stars_local.core.doubles import TableReward
@@ -120,8 +122,9 @@ def test_models_that_are_combined_gain_from_rounds_only_together() -> None:
 
 
 def test_sequences_cover_all_attempts_alive_together() -> None:
-    assert compose.sequences_of_one_prompt(Settings(width=1)) == 2 + compose.QUICK_DRAWS
-    assert compose.sequences_of_one_prompt(Settings(width=2, n=10)) == 12
+    quickly = quick.N_SLOTS * (2 + quick.N_DRAWS)
+    assert compose.sequences_of_one_prompt(Settings(width=1)) == quickly
+    assert compose.sequences_of_one_prompt(Settings(width=2, n=50)) == 52
     assert compose.sequences_of_one_prompt(Settings(width=MAX_WIDTH)) == 256
     assert compose.sequences_of_one_prompt(Settings(n=10_000)) == 256
 
@@ -251,9 +254,9 @@ def test_a_run_without_a_reward_model_says_so(model: LlamaModel) -> None:
 
 
 def test_a_calibration_is_planned_as_the_options_say() -> None:
-    plan = compose.calibration_plan(configure({"segment_size": "8", "alpha": "0.5"}, {}))
+    plan = plan_of(configure({"segment_size": "8", "alpha": "0.5"}, {}))
     assert (plan.segment_size, plan.alpha) == (8, 0.5)
-    assert plan.max_new_tokens == compose.calibration_plan(configure({}, {})).max_new_tokens
+    assert plan.max_new_tokens == plan_of(configure({}, {})).max_new_tokens
 
 
 def test_random_seeds_differ() -> None:

@@ -6,18 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stars_local.calibration.calibrator import Plan
-from stars_local.cli.thresholds import _PROMPT_TOKENS, _slots
+from stars_local.calibration.quick import PROMPT_TOKENS
+from stars_local.cli.thresholds import _slots
 
 
 @given(st.integers(256, 10**6), st.integers(2, 256), st.integers(1, 64))
-def test_every_prompt_has_room_for_itself_and_a_branch(
+def test_every_prompt_has_room_for_itself_and_its_draws(
     n_cells: int, n_sequences: int, most: int
 ) -> None:
     plan = Plan()
     n = _slots(plan, (n_cells, n_sequences), most)
     assert 1 <= n <= most
-    each = _PROMPT_TOKENS + plan.max_new_tokens + plan.segment_size
-    assert n == 1 or (n * each <= n_cells and 2 * n <= n_sequences)
+    each = PROMPT_TOKENS + plan.max_new_tokens + plan.n_draws * plan.segment_size
+    assert n == 1 or (n * each <= n_cells and n * (2 + plan.n_draws) <= n_sequences)
 
 
 def test_a_small_context_draws_one_prompt_at_a_time_and_a_large_one_as_many_as_asked() -> None:

@@ -68,7 +68,7 @@ def test_a_gated_axis_is_in_the_trace_even_if_it_weighs_nothing() -> None:
     )
     assert model.score([(PROMPT, "text")]).rewards[0].axes == {"helpful": 2.0, "harmless": 1.0}
     assert model.info.axes == ("helpful", "harmless")
-    assert model.info.axis == "helpful"
+    assert model.info.axis == "helpful; harmless>=0"  # what is accepted is calibrated apart
 
 
 def test_axes_of_two_models_are_told_apart() -> None:

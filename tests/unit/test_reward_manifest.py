@@ -43,9 +43,21 @@ def test_every_field_is_needed_and_named(raw: dict[str, Any], field: str) -> Non
         from_json(raw, "here")
 
 
-def test_a_file_from_before_past_is_read_as_without(raw: dict[str, Any]) -> None:
-    del raw["past"]
-    assert from_json(raw, "here").past is False
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("precision", "int3"),
+        ("accuracy", [{"accuracy": 7.0}]),
+        ("accuracy", [{"axis": "none"}]),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_name(raw: dict[str, Any], field: str, value: Any) -> None:
+    row = {"axis": raw["axes"][0]["name"], "data": "d", "pairs": 3, "accuracy": 0.5}
+    row |= {"ci95": [0.1, 0.9], "at_tokens": {"16": 0.5}}
+    from_json({**raw, "accuracy": [row]}, "here")
+    raw[field] = [{**row, **each} for each in value] if isinstance(value, list) else value
+    with pytest.raises(RewardError, match=field):
+        from_json(raw, "here")
 
 
 @pytest.mark.parametrize("part", ["axes[0]", "template"])
