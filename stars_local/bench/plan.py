@@ -41,6 +41,7 @@ class Sizes:
     n_long_answer: int = 256
     n_lockstep: int = 60
     segment: int = 32
+    profiled_segments: tuple[int, ...] = (32, 15)
     prefixes: tuple[int, ...] = (128, 512, 1024, 2048)
     responses: tuple[int, ...] = (32, 128, 512)
     n_rollback: int = 1024
@@ -100,11 +101,16 @@ class Bench:
         return self.open(path, max(4096, (widest + 2) * n_cells), widest + 2)
 
     def coined_answers(
-        self, model: LlamaModel, rate: int, policy: Callable[[], WidthPolicy]
+        self,
+        model: LlamaModel,
+        rate: int,
+        policy: Callable[[], WidthPolicy],
+        segment: int | None = None,
     ) -> Iterator[Task]:
         """Answers of STARS to this model's prompt, as `stars_local.bench.drawn` draws them."""
         text, sizes = text_of(model, self.sizes.n_prompt), self.sizes
-        return coined_answers(text, rate, sizes.segment, sizes.n_answer, policy)
+        size = sizes.segment if segment is None else segment
+        return coined_answers(text, rate, size, sizes.n_answer, policy)
 
     def auto(self, model: LlamaModel, segment: int) -> Callable[[], WidthPolicy]:
         """Makes an adaptive policy for each answer; they share what they have seen, as those of

@@ -1,12 +1,13 @@
 """Group `profile`: the parts that the wall clock of an answer goes to.
 
-One prompt, STARS with one attempt in `RATE` accepted by a coin, by width. The shares are of the
-whole answer, prefill included, and add up to 1. The timers themselves cost about a microsecond a
-call, which the sampling and the Python of the engine carry.
+One prompt, STARS with one attempt in `RATE` accepted by a coin, by segment size and width. The
+shares are of the whole answer, prefill included, and add up to 1. The timers themselves cost about
+a microsecond a call, which the sampling and the Python of the engine carry.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,9 +56,9 @@ def profile(bench: Bench) -> Iterator[Figure]:
     rm = bench.reward_model()
     for label, path in bench.files(bench.sizes.quants).items():
         with bench.open_for(path, max(bench.sizes.policies)) as model:
-            for width in bench.sizes.policies:
-                found = bench.race({"": _answer(bench, model, rm, width)})[""]
-                name = f"{label} STARS, one attempt in {RATE} accepted, width {width}"
+            for segment, width in _shapes(bench):
+                found = bench.race({"": _answer(bench, model, rm, width, segment)})[""]
+                name = f"{label} STARS ({segment}), one attempt in {RATE} accepted, width {width}"
                 for part in PARTS:
                     shares = [each.get(part, 0.0) for each in found]
                     yield summary(f"{name}, share of {part}", "share", shares, "its own time")
@@ -65,13 +66,18 @@ def profile(bench: Bench) -> Iterator[Figure]:
 
 def n_races_of_profile(bench: Bench) -> int:
     """Races of `profile`."""
-    return len(bench.sizes.quants) * len(bench.sizes.policies)
+    return len(bench.sizes.quants) * len(_shapes(bench))
+
+
+def _shapes(bench: Bench) -> list[tuple[int, int]]:
+    """Segment size and width of each measurement."""
+    return list(itertools.product(bench.sizes.profiled_segments, bench.sizes.policies))
 
 
 def _answer(
-    bench: Bench, model: LlamaModel, rm: RewardModel, width: int
+    bench: Bench, model: LlamaModel, rm: RewardModel, width: int, segment: int
 ) -> Callable[[], dict[str, float]]:
-    answers = bench.coined_answers(model, RATE, lambda: FixedWidth(width))
+    answers = bench.coined_answers(model, RATE, lambda: FixedWidth(width), segment)
 
     def run() -> dict[str, float]:
         watch = Stopwatch()

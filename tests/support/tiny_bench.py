@@ -23,6 +23,7 @@ SMALL = Sizes(
     n_long_answer=32,
     n_lockstep=30,
     segment=16,
+    profiled_segments=(16, 8),
     prefixes=(64, 128),
     responses=(8, 32),
     n_rollback=64,

@@ -94,7 +94,7 @@ def test_the_shares_of_an_answer_add_up_to_one(tmp_path: Path) -> None:
     assert [vars(owner)[name] for owner, name in attributes] == before
     n = len(PARTS)
     by_width = [figures[at : at + n] for at in range(0, len(figures), n)]
-    assert len(by_width) == len(SMALL.policies)
+    assert len(by_width) == len(SMALL.policies) * len(SMALL.profiled_segments)
     for each in by_width:
         shares = {figure.name.rpartition("share of ")[2]: figure.value for figure in each}
         assert set(shares) == set(PARTS)
