@@ -229,8 +229,8 @@ def test_a_question_that_fails_is_not_lost(
 
 
 def test_a_width_beyond_what_the_context_was_opened_for_is_refused(room: Room) -> None:
-    with pytest.raises(UsageError, match="needs 10 sequences, this chat was opened with 5"):
-        room.handle("/set width 8")
+    with pytest.raises(UsageError, match="needs 34 sequences, this chat was opened with 24"):
+        room.handle("/set width 32")
     shown(room, "/set width 1", "/set width 2", "hello")
 
 

@@ -35,6 +35,7 @@ class Language(EnumerableModel):
     unloaded = 0
     chat_template = None
     lends = False
+    capacity = (4096, 24)
 
     def unload(self) -> None:
         """Count instead of freeing."""
