@@ -114,7 +114,9 @@ def calibrate(
     plan = quick_plan(plan) if quick else plan
     if plan.attempts is not None:
         check_attempts(plan.attempts, plan.max_attempts)
-    longest = longest_prompt(settings, [*solve_on[:limit], *check_on[:limit]])
+    # opens the model to count, so only where the context's size hangs on it
+    counts = settings.n_ctx is None
+    longest = longest_prompt(settings, [*solve_on, *check_on]) if counts else None
     layout = layout_of_draws(settings, slots, draws, plan.max_new_tokens, longest)
     settings = replace(settings, n_ctx=layout.n_ctx)
     opened = compose.open_models(settings, n_sequences=layout.n_sequences, unified=layout.unified)
@@ -125,12 +127,11 @@ def calibrate(
             for line in check_before_run(rm, settings.provider):
                 print(f"stars-local: {line}", file=sys.stderr)
         key = compose.calibration_key(settings, models)
-        found = run(lm, rm, key, plan, solve_on[:limit], check_on[:limit], on_progress, quick=quick)
+        found = run(lm, rm, key, plan, solve_on, check_on, on_progress, quick=quick)
         path = user_folder() / key.file_name if out is None else out
         write_calibration(found, path)
         if report is not None:
-            asked = check_on[:limit] or solve_on[:limit]
-            write_partial_report(lm, rm, plan, asked, report, on_progress)
+            write_partial_report(lm, rm, plan, check_on or solve_on, report, on_progress)
     if as_json:
         typer.echo(json.dumps(found.to_json(), allow_nan=False))
     else:
