@@ -150,7 +150,7 @@ def next_threshold(
     wanted: float,
     nearest: float,
     spread: float,
-    stretch: float = 2.0,
+    stretch: float,
 ) -> float:
     """The r_star to try next, from what was paid on STARS' own prefixes so far.
 
