@@ -48,7 +48,7 @@ fuzz: dev
 
 soak: dev
 	@$(BIN)/stars-local models pull --quiet
-	@STARS_LOCAL_KILLS=50 $(BIN)/python -m pytest tests/faults/test_kills.py
+	@STARS_LOCAL_KILLS=50 $(BIN)/python -m pytest tests/faults/test_*kills.py
 	@STARS_LOCAL_SOAK_TURNS=500 $(BIN)/python -m pytest tests/faults/test_soak.py
 	@STARS_LOCAL_SOAK_TURNS=500 STARS_LOCAL_SOAK_MODEL=$(SOAK_MODEL) \
 		$(BIN)/python -m pytest tests/faults/test_soak.py

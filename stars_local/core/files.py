@@ -32,25 +32,48 @@ def appearing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     mode: its permissions, None for those that the umask allows. Whatever the block raises leaves
     nothing. What writers that were killed left in the folder is swept away. Raises OSError.
     """
+    with scratch_file(path) as (name, file):
+        yield file
+        _settle(name, file, path, mode)
+
+
+@contextlib.contextmanager
+def appearing_by_name(path: Path) -> Iterator[Path]:
+    """As `appearing`, for writers that want a name and open it themselves: native code."""
+    with scratch_file(path) as (name, file):
+        yield name
+        _settle(name, file, path, None)
+
+
+@contextlib.contextmanager
+def scratch_file(beside: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """An empty file for a while, in the folder of `beside`: its name, and itself to write.
+
+    It is gone when the block ends; should this process be killed, the next writer in the folder
+    removes it. Raises OSError.
+    """
     import fcntl
 
-    descriptor, name = tempfile.mkstemp(".unfinished", f".{path.name[:100]}.", path.parent)
+    descriptor, text = tempfile.mkstemp(".unfinished", f".{beside.name[:100]}.", beside.parent)
+    name = Path(text)
     try:
         with os.fdopen(descriptor, "wb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)  # says that its writer lives
-            _sweep(path.parent)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is None:  # mkstemp makes files for their owner only
-            mask = os.umask(0)
-            os.umask(mask)
-            mode = 0o666 & ~mask
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+            _sweep(beside.parent)
+            yield name, file
+    finally:
+        name.unlink(missing_ok=True)
+
+
+def _settle(name: Path, file: IO[bytes], path: Path, mode: int | None) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    if mode is None:  # mkstemp makes files for their owner only
+        mask = os.umask(0)
+        os.umask(mask)
+        mode = 0o666 & ~mask
+    name.chmod(mode)
+    name.replace(path)
 
 
 def _sweep(folder: Path) -> None:

@@ -6,7 +6,6 @@ Native code that meets a damaged file may end its process; the caller only sees 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from stars_local.core.children import child_command, child_environment
 from stars_local.core.errors import ModelError, UsageError
+from stars_local.core.files import appearing_by_name
 from stars_local.llama.gguf_check import check_gguf
 from stars_local.llama.library import native
 
@@ -59,26 +59,36 @@ def quantise(
     importance matrix as GGUF. on_progress: told (tensors done, all tensors). Raises UsageError
     for a type llama.cpp does not know, ModelError where it refuses or dies.
     """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with appearing_by_name(target) as name:
+            quantise_into(
+                source, name, quant, n_threads=n_threads, imatrix=imatrix, on_progress=on_progress
+            )
+    except OSError as error:
+        raise ModelError(f"{target}: cannot be written: {error}") from error
+
+
+def quantise_into(
+    source: Path,
+    file: Path,
+    quant: str,
+    *,
+    n_threads: int = 0,
+    imatrix: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """As `quantise`, straight into a file, which is half written where this fails."""
     number = check_type(quant)
     check_gguf(source)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     order = {
         "source": str(source.resolve()),
-        "target": str(temporary.absolute()),
+        "target": str(file.absolute()),
         "ftype": number,
         "n_threads": n_threads,
         "imatrix": None if imatrix is None else str(imatrix.resolve()),
     }
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _run(order, source, quant, on_progress)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise ModelError(f"{target}: cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    _run(order, source, quant, on_progress)
 
 
 def _run(

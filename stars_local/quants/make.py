@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -15,7 +16,7 @@ from stars_local.core.errors import ModelError, UsageError
 from stars_local.llama.gguf_check import check_gguf
 from stars_local.llama.gguf_header import GgufHeader
 from stars_local.llama.library import build
-from stars_local.llama.quantise import check_type, quantise
+from stars_local.llama.quantise import check_type, quantise_into
 from stars_local.quants.listing import FLOATS, Listing, list_file
 
 SCHEMA = 1
@@ -89,23 +90,14 @@ def make(
             raise UsageError(f"{target} is the source itself: give another --out")
         if not _is_kept(target, {**origin, "quant": quant}):
             missing.append(quant)
-    lossy = is_quantised(header)
-    _need_room(out, header, [*missing, *(["F16"] if lossy and missing else [])])
-    middle = out / f".{source.stem}.through-F16.gguf"
-    try:
+    through = ["F16"] if missing and is_quantised(header) else []
+    _need_room(out, header, [*missing, *through])
+    with contextlib.ExitStack() as stack:
+        begin = None
         for quant, target in targets.items():
             if quant in missing:
-                begin = source
-                if lossy:
-                    if not middle.exists():
-                        quantise(
-                            source,
-                            middle,
-                            "F16",
-                            n_threads=n_threads,
-                            on_progress=lambda done, total: on_progress("to F16", done, total),
-                        )
-                    begin = middle
+                if begin is None:
+                    begin = stack.enter_context(_floats(source, out, n_threads, on_progress))
                 _make_one(
                     begin,
                     target,
@@ -116,8 +108,23 @@ def make(
                     on_progress,
                 )
             yield Made(list_file(target), quant not in missing)
-    finally:
-        middle.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _floats(source: Path, out: Path, n_threads: int, on_progress: OnProgress) -> Iterator[Path]:
+    """The source itself, or for a quantised one its F16 for the time of the block."""
+    if not is_quantised(check_gguf(source)):
+        yield source
+        return
+    with files.scratch_file(out / f"{source.stem}.F16") as (middle, _):
+        quantise_into(
+            source,
+            middle,
+            "F16",
+            n_threads=n_threads,
+            on_progress=lambda done, total: on_progress("to F16", done, total),
+        )
+        yield middle
 
 
 def _make_one(
@@ -129,20 +136,26 @@ def _make_one(
     n_threads: int,
     on_progress: OnProgress,
 ) -> None:
-    quantise(
-        source,
-        target,
-        quant,
-        n_threads=n_threads,
-        imatrix=imatrix,
-        on_progress=lambda done, total: on_progress(quant, done, total),
-    )
-    status = target.stat()
-    manifest = {**origin, "sha256": files.sha256_of(target), "size_bytes": status.st_size}
     try:
-        files.write_atomically(manifest_of(target), json.dumps(manifest, indent=1).encode() + b"\n")
+        with files.appearing_by_name(target) as made:
+            quantise_into(
+                source,
+                made,
+                quant,
+                n_threads=n_threads,
+                imatrix=imatrix,
+                on_progress=lambda done, total: on_progress(quant, done, total),
+            )
+            manifest = {
+                **origin,
+                "sha256": files.sha256_of(made),
+                "size_bytes": made.stat().st_size,
+            }
+            # before the file: one without a manifest would pass for somebody else's
+            text = json.dumps(manifest, indent=1).encode() + b"\n"
+            files.write_atomically(manifest_of(target), text)
     except OSError as error:
-        raise ModelError(f"{manifest_of(target)}: cannot be written: {error}") from error
+        raise ModelError(f"{target}: cannot be written: {error}") from error
 
 
 def manifest_of(target: Path) -> Path:
