@@ -6,6 +6,7 @@ Names of files and errors are shown as text: everything is escaped, and the page
 from __future__ import annotations
 
 import html
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,10 +30,12 @@ def write_report(result: Mapping[str, Any], out: Path) -> list[Path]:
     result: what `quants compare --json` prints: `files` (the reference's row first), `judge`,
     `advice`. Returns the paths. Raises StarsError without matplotlib.
     """
-    rows, judge = result["files"], result["judge"]
+    judge = result["judge"]
+    shared = shared_beginning([row["name"] for row in result["files"]])
+    rows = [{**row, "name": row["name"].removeprefix(shared)} for row in result["files"]]
     whole = [row for row in rows if "error" not in row]
     made = _tables(rows, whole, judge)
-    note = _note(judge)
+    note = _note(judge) + (f" Every file's name begins with {shared}" if shared else "")
     files = {
         "report.html": _html(made, pictures(whole, judge), note, result["advice"]),
         "report.md": _markdown(made, note, result["advice"]),
@@ -41,6 +44,14 @@ def write_report(result: Mapping[str, Any], out: Path) -> list[Path]:
     for name, text in files.items():
         write_atomically(out / name, text)
     return [out / name for name in files]
+
+
+def shared_beginning(names: Sequence[str]) -> str:
+    """What all names begin with, up to a dot or a hyphen; the rest tells them apart."""
+    pairs = zip(min(names), max(names), strict=False)  # all others lie between these two
+    shared = "".join(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    shared = shared[: max(shared.rfind("."), shared.rfind("-")) + 1]
+    return shared if len(set(names)) > 1 and shared not in names else ""
 
 
 def verdict(row: Row, judge: str) -> str:

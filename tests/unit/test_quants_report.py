@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stars_local.quants.report import recovered, verdict
+from stars_local.quants.report import recovered, shared_beginning, verdict
 from stars_local.quants.rows import advice, front
 
 
@@ -71,6 +71,27 @@ def test_the_advice_says_what_the_text_shows_of_the_file() -> None:
     found = advice(rows, "steering")
     assert "1.50 [1.40, 1.60] times the reference's perplexity" in found and "0.4" in found
     assert advice([*rows[:1], {"name": "A", "error": "gone"}], "steering").startswith("nothing")
+
+
+@pytest.mark.parametrize(
+    ("names", "shared"),
+    [
+        (["SmolLM2-135M.Q4_0", "SmolLM2-135M.Q4_K_M"], "SmolLM2-135M."),
+        (["model-a", "model-b"], "model-"),
+        (["a.Q4_0", "b.Q4_0"], ""),
+        (["a.", "a.b"], ""),
+        (["a.b", "a.b"], ""),
+        (["a.b"], ""),
+    ],
+)
+def test_what_all_names_begin_with_is_said_once(names: list[str], shared: str) -> None:
+    assert shared_beginning(names) == shared
+
+
+@given(st.lists(st.text("ab.-_", min_size=1, max_size=6), min_size=1, max_size=4))
+def test_shortened_names_stay_apart_and_are_never_empty(names: list[str]) -> None:
+    short = [name.removeprefix(shared_beginning(names)) for name in names]
+    assert all(short) and len(set(short)) == len(set(names))
 
 
 def test_an_end_without_a_bound_is_called_unbounded() -> None:
