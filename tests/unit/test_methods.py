@@ -6,16 +6,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from stars_local.core.doubles import TableReward
 from stars_local.core.driver import Driver, Task
 from stars_local.core.events import Finished, Judged, Kept
 from stars_local.core.methods import Context
 from stars_local.core.methods.registry import METHODS, MethodParams, build
-from stars_local.core.records import Finish, Outcome, Prompt, Result
+from stars_local.core.records import Finish, Outcome, Prompt, Result, Scores
 from stars_local.core.seeds import SeedSource
 from tests.support.laws import answer, letters_model, letters_reward, run_events
 
@@ -139,6 +141,93 @@ def test_trivial_settings_are_plain_sampling(name: str, trivial: dict[str, Any])
         plain = run("vanilla", seed)
         assert steered.token_ids == plain.token_ids
         assert steered.finish_reason == plain.finish_reason
+
+
+class Gated(TableReward):
+    """The letters' reward under a gate that only some texts pass, the best ones seldom."""
+
+    def __init__(self, passes: Callable[[str], bool]) -> None:
+        super().__init__(lambda _: 0.0)
+        self._passes = passes
+
+    def score(self, items: Sequence[tuple[Prompt, str]]) -> Scores:
+        """The rewards, each with whether its text passes."""
+        plain = letters_reward().score(items)
+        pairs = zip(plain.rewards, items, strict=True)
+        rewards = tuple(replace(each, passed=self._passes(text)) for each, (_, text) in pairs)
+        return Scores(rewards, plain.n_batches, plain.n_tokens)
+
+
+STEERED = [name for name in ALL if METHODS[name].scores]
+
+
+@pytest.mark.parametrize("name", STEERED)
+@pytest.mark.parametrize("width", [1, 3])
+def test_what_fails_its_gates_is_never_accepted(name: str, width: int) -> None:
+    for seed in range(20):
+        method = build(name, PARAMS)
+        result = answer(
+            letters_model(),
+            Gated(lambda _: False),
+            method,
+            seed=seed,
+            max_new_tokens=MAX_NEW,
+            width=width,
+        )
+        assert {segment.outcome for segment in result.segments} == {Outcome.FORCED}
+
+
+@pytest.mark.parametrize("name", STEERED)
+@pytest.mark.parametrize("width", [1, 3])
+def test_an_attempt_that_passes_goes_before_any_that_fails(name: str, width: int) -> None:
+    n_accepted = n_forced = 0
+    for seed in range(40):
+        events = run_events(
+            letters_model(),
+            Gated(lambda text: text.count("c") > text.count("a")),
+            build(name, replace(PARAMS, reward_threshold=-math.inf)),
+            seed,
+            max_new_tokens=MAX_NEW,
+            width=width,
+        )
+        last = {
+            (e.attempt.segment, e.attempt.index): e.attempt for e in events if isinstance(e, Judged)
+        }
+        passed = {a.segment for a in last.values() if a.passed and a.outcome is not Outcome.SPARE}
+        for attempt in last.values():
+            if attempt.outcome is Outcome.ACCEPTED:
+                assert attempt.passed
+                n_accepted += 1
+            elif attempt.outcome is Outcome.FORCED:
+                assert not attempt.passed and attempt.segment not in passed
+                n_forced += 1
+    assert n_accepted > 20 and n_forced > 0
+
+
+def test_stopping_draws_on_until_an_attempt_passes() -> None:
+    """At any price: rewards that failed are worth nothing, however good."""
+    dear = replace(PARAMS, price=1e9, max_attempts=7)
+    for seed in range(20):
+        forced = answer(
+            letters_model(),
+            Gated(lambda _: False),
+            build("stopping", dear),
+            seed=seed,
+            max_new_tokens=MAX_NEW,
+        )
+        assert {segment.n_attempts for segment in forced.segments} == {7}
+        events = run_events(
+            letters_model(),
+            Gated(lambda text: text.endswith("c")),
+            build("stopping", dear),
+            seed,
+            max_new_tokens=MAX_NEW,
+        )
+        last = {
+            (e.attempt.segment, e.attempt.index): e.attempt for e in events if isinstance(e, Judged)
+        }
+        for attempt in last.values():
+            assert attempt.passed == (attempt.outcome is Outcome.ACCEPTED) or attempt.index == 6
 
 
 def test_cards_cuts_before_uncertain_tokens_within_its_bounds() -> None:

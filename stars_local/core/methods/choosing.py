@@ -1,8 +1,9 @@
 """Drawing attempts at one segment and keeping the best of them.
 
 What best-of-n, blockwise and stopping share; they differ in what a segment is and in when
-enough attempts were seen. Gates come before the reward, and the earlier attempt wins a tie. Only
-the best so far keeps its branch. The decision to stop is taken after each attempt, in attempt
+enough attempts were seen. Gates come before the reward, and the earlier attempt wins a tie. What
+is kept is accepted where its gates passed, else forced: no attempt passed. Only the best so far
+keeps its branch. The decision to stop is taken after each attempt, in attempt
 order, from the attempts up to it: the text does not depend on how many are drawn together.
 Attempts of a round after the last that was looked at are spare.
 
@@ -61,7 +62,7 @@ def keep_best(
         try:
             proposals = yield Propose(progress.draws(len(seen), n), boundary)
         except Halt as halt:
-            kept = None if best is None else (best.proposal, _accepted(progress, best))
+            kept = None if best is None else (best.proposal, _kept(progress, best))
             yield from progress.keep_at_halt(halt, kept, len(seen))
             return
         for offset, proposal in enumerate(proposals):
@@ -75,7 +76,7 @@ def keep_best(
                 break
     if best is None:
         raise ValueError(f"max_attempts is {max_attempts}: give at least 1")
-    event = _accepted(progress, best)
+    event = _kept(progress, best)
     yield event
     for n, proposal in enumerate(spare):
         yield progress.judged(len(seen) + n, proposal, Outcome.SPARE)
@@ -94,5 +95,6 @@ def _better(
     return winner
 
 
-def _accepted(progress: Progress, best: Candidate) -> Judged:
-    return progress.judged(best.index, best.proposal, Outcome.ACCEPTED, best.reward)
+def _kept(progress: Progress, best: Candidate) -> Judged:
+    outcome = Outcome.ACCEPTED if best.reward.passed else Outcome.FORCED
+    return progress.judged(best.index, best.proposal, outcome, best.reward)

@@ -35,6 +35,9 @@ rises, so once one more attempt is not worth its price none after it is. Not kno
 costs, on a nearly Gaussian table with at most 8 attempts, 0.05 of a spread at a price of 0.02
 spreads an attempt, 0.13 at 0.1 and 0.24 at 0.4; every fixed number of attempts earns less.
 
+Only attempts that passed the gates count among the rewards: the others cannot be kept while one
+passes, and until one does the drawing goes on to the limit of attempts.
+
 A position with luck early stops early, one with a bad start goes on: the same tokens buy more
 than with a fixed k. Attempts are looked at in their order, so the width changes nothing.
 """
@@ -120,7 +123,9 @@ def stopping(context: Context, params: StoppingParams) -> Steps:
     rewards: list[float] = []
 
     def enough(seen: Sequence[Candidate]) -> bool:
-        rewards[:] = [candidate.reward.value for candidate in seen]
+        rewards[:] = [each.reward.value for each in seen if each.reward.passed]
+        if not rewards:
+            return False
         spread = estimate.value(rewards)
         gain = expected_improvement(rewards, spread)
         if budget is not None:
