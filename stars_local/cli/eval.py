@@ -249,8 +249,9 @@ def _run(
     with stages() as advance:
         for line in run(plan, out, shard):
             lines.append(line)
-            done[line["arm"]] += 1
-            advance(line["arm"], done[line["arm"]], total)
+            if shard.has(line["cohort"]):
+                done[line["arm"]] += 1
+                advance(line["arm"], done[line["arm"]], total)
         verdicts = list(_verdicts(judges, lines, plan, out, advance))
     summary = summarise(lines, found.labels, margin=margin, verdicts=verdicts)
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def answer_line(
 
 
 class ResultsFile:
-    """The answers of a run on disk; one process writes it at a time."""
+    """The answers of a run on disk; one process writes it at a time, see `held`."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / RESULTS
@@ -135,6 +136,24 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
     if (folder / RESULTS).exists():
         raise UsageError(f"{folder} has results without a manifest: give another --out")
     write_atomically(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A claimed folder for this process alone. Raises UsageError where another has it."""
+    import fcntl
+
+    path = folder / MANIFEST
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                f"another process is at work in {folder}: wait for it, or give another --out"
+            ) from None
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise UsageError(f"another process has just begun {folder}: give another --out")
+        yield
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

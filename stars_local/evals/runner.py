@@ -9,9 +9,10 @@ only one need be open. Models come in by the ports; this module opens none.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from stars_local.core.errors import UsageError
 from stars_local.core.events import Finished, Judged
 from stars_local.core.ports import RewardModel
 from stars_local.core.records import Attempt, Prompt
-from stars_local.evals.records import SCHEMA, Line, ResultsFile, answer_line, claim
+from stars_local.evals.records import SCHEMA, Line, ResultsFile, answer_line, claim, held
 
 
 def _as_it_is(prompt: Prompt) -> Prompt:
@@ -116,24 +117,25 @@ def parse_shard(text: str) -> Shard:
 def run(plan: Plan, folder: Path, shard: Shard | None = None) -> Generator[Line, None, None]:
     """Draw every answer that is missing; yields each line when it is on disk.
 
-    Lines of an earlier start come first. Raises UsageError if the folder holds another run.
+    Lines of an earlier start come first, those of other shards in this folder too. Raises
+    UsageError if the folder holds another run, or another process is at work in it.
     """
     part = Shard() if shard is None else shard
     claim(folder, plan.manifest())
-    file = ResultsFile(folder)
-    cohorts = plan.cohorts()
-    mine = [k for k in range(len(cohorts)) if part.has(k)]
-    wanted = {(arm.name, k): [p.id for p in cohorts[k]] for arm in plan.arms for k in mine}
-    kept = file.resume(wanted)
-    yield from kept
-    done = {(line["arm"], line["cohort"]) for line in kept}
-    for arm, k in _order(plan.arms, mine):
-        if (arm.name, k) in done:
-            continue
-        with closing(_cohort(arm, k, cohorts[k], plan.judges)) as lines:
-            for line in lines:
-                file.append(line)
-                yield line
+    with held(folder):
+        file = ResultsFile(folder)
+        cohorts = list(enumerate(plan.cohorts()))
+        whole = {(arm.name, k): [p.id for p in group] for arm in plan.arms for k, group in cohorts}
+        kept = file.resume(whole)
+        yield from kept
+        done = {(line["arm"], line["cohort"]) for line in kept}
+        for arm, k in _order(plan.arms, [k for k, _ in cohorts if part.has(k)]):
+            if (arm.name, k) in done:
+                continue
+            with closing(_cohort(arm, k, cohorts[k][1], plan.judges)) as lines:
+                for line in lines:
+                    file.append(line)
+                    yield line
 
 
 def _order(arms: Sequence[Arm], cohorts: Sequence[int]) -> Iterator[tuple[Arm, int]]:
@@ -149,8 +151,10 @@ def _cohort(
     driver = arm.open_driver(len(prompts))
     prompts = [arm.ask(prompt) for prompt in prompts]
     attempts: list[dict[tuple[int, int], Attempt]] = [{} for _ in prompts]
+    away_s = 0.0  # judging and writing an answer is no part of the time that the others took
     with closing(driver.run(arm.make_task(prompt) for prompt in prompts)) as events:
         for place, event in events:
+            since = time.monotonic()
             if isinstance(event, Judged):
                 # an attempt that is forced in the end is reported a second time: the last counts
                 attempts[place][event.attempt.segment, event.attempt.index] = event.attempt
@@ -160,8 +164,10 @@ def _cohort(
                     for name, judge in judges.items()
                 }
                 fates = [attempts[place][key] for key in sorted(attempts[place])]
-                line = answer_line(arm.name, index, event.result, rewards, fates)
+                result = replace(event.result, elapsed_s=max(0.0, event.result.elapsed_s - away_s))
+                line = answer_line(arm.name, index, result, rewards, fates)
                 yield {**line, "turn": arm.turn}
+            away_s += time.monotonic() - since
 
 
 def preference_pairs(lines: Sequence[Line], prompts: Mapping[str, Prompt]) -> Iterator[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stars_local.core.doubles import TableReward
 from stars_local.core.driver import Driver
 from stars_local.core.errors import DataError, UsageError
 from stars_local.evals.merge import merge_runs
@@ -90,6 +92,34 @@ def test_merging_needs_every_answer_and_one_run(tmp_path: Path) -> None:
     list(run(plan(6), tmp_path / "b"))
     with pytest.raises(UsageError, match="not a shard"):
         merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+
+
+@pytest.mark.parametrize("first", [Shard(1, 2), Shard()])
+def test_a_shard_keeps_what_others_drew_in_its_folder(tmp_path: Path, first: Shard) -> None:
+    n_before = len(list(run(plan(), tmp_path / "both", first)))
+    lines = list(run(plan(), tmp_path / "both", Shard(2, 2)))
+    assert len(lines) == 21 >= n_before
+    assert timeless(tmp_path / "both") == undisturbed(tmp_path / "whole")
+
+
+def test_a_folder_is_one_process_at_a_time(tmp_path: Path) -> None:
+    running = run(plan(), tmp_path)
+    next(running)
+    with pytest.raises(UsageError, match="another process is at work"):
+        list(run(plan(), tmp_path))
+    running.close()
+    assert len(list(run(plan(), tmp_path))) == 21
+
+
+def test_the_time_of_judges_is_not_the_answers(tmp_path: Path) -> None:
+    def slow(_text: str) -> float:
+        time.sleep(0.1)
+        return 0.0
+
+    made = plan(8, 8, arms=(arm("stars"),))
+    lines = list(run(replace(made, judges={"slow": TableReward(slow)}), tmp_path))
+    assert len(lines) == 8
+    assert max(line["elapsed_s"] for line in lines) < 0.1 * 5
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "-1/2", "1/0"])
