@@ -153,7 +153,8 @@ def self_bleu(texts: Sequence[str], *, n: int = 4, most: int = 100) -> float:
     """Mean BLEU-n of each text against the others (of the first `most`): 1 is all alike.
 
     Clipped precisions of 1 to n words with equal weights, add-one smoothed above one word, no
-    brevity penalty. NaN for fewer than two texts.
+    brevity penalty; of a text of fewer than n words, those that it has. NaN for fewer than two
+    texts.
     """
     tokens = [text.split() for text in texts[:most]]
     tokens = [words for words in tokens if words]
@@ -165,11 +166,12 @@ def self_bleu(texts: Sequence[str], *, n: int = 4, most: int = 100) -> float:
         elsewhere = _MostElsewhere(counts)
         smooth = 0 if size == 1 else 1
         for place, mine in enumerate(counts):
-            hits = sum(min(count, elsewhere.of(gram, place)) for gram, count in mine.items())
-            total = mine.total()
-            share = (hits + smooth) / (total + smooth) if total + smooth else 0.0
-            logs[place] += math.log(share) / n if share > 0 else -math.inf
-    return sum(map(math.exp, logs)) / len(logs)
+            if mine:
+                hits = sum(min(count, elsewhere.of(gram, place)) for gram, count in mine.items())
+                share = (hits + smooth) / (mine.total() + smooth)
+                logs[place] += math.log(share) if share > 0 else -math.inf
+    n_sizes = [min(n, len(words)) for words in tokens]
+    return sum(math.exp(each / k) for each, k in zip(logs, n_sizes, strict=True)) / len(logs)
 
 
 class _MostElsewhere:

@@ -94,6 +94,13 @@ def test_diversity_of_known_texts() -> None:
     assert self_bleu(different) == 0.0
 
 
+def test_a_text_too_short_for_some_ngrams_is_measured_by_those_it_has() -> None:
+    # of "a b": both words stand in the other text, its pair of words does not: 0 + 1 over 1 + 1
+    assert self_bleu(["a b", "b a"]) == pytest.approx(math.sqrt(1 / 2))
+    assert self_bleu(["yes", "yes"]) == pytest.approx(1.0)
+    assert self_bleu(["a b", "b a"], n=1) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     ("text", "refused"),
     [
