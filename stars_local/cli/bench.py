@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stars_local.cli.terminal import neutralise
+
 if TYPE_CHECKING:
     from stars_local.core.ports import RewardModel
 
@@ -56,7 +58,8 @@ def bench(
     commentary = Console(stderr=True)
 
     def say(line: str) -> None:
-        commentary.print(line, style="dim", highlight=False)
+        shown = neutralise(line)
+        commentary.print(shown, style="dim", highlight=False, markup=False, emoji=False)
 
     path = resolve(model)
     cache = cache_folder()
@@ -90,7 +93,8 @@ def bench(
     else:
         where, what = about["machine"], about["versions"]
         typer.echo(
-            f"\n{path.name}: {where['processor']}, {where['cores']} cores, {where['system']}"
+            f"\n{neutralise(path.name)}: {where['processor']}, {where['cores']} cores, "
+            f"{where['system']}"
         )
         typer.echo(", ".join(f"{name} {version}" for name, version in what.items()))
 

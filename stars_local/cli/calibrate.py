@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stars_local.cli.options import with_settings
+from stars_local.cli.terminal import neutralise
 from stars_local.config import Configured, flag_of
 from stars_local.core.errors import UsageError
 
@@ -125,7 +126,7 @@ def calibrate(
         plan = replace(plan, stop=compose.stop_strings(plan.stop, models))
         if not quick:
             for line in check_before_run(rm, settings.provider):
-                print(f"stars-local: {line}", file=sys.stderr)
+                print(f"stars-local: {neutralise(line)}", file=sys.stderr)
         key = compose.calibration_key(settings, models)
         found = run(lm, rm, key, plan, solve_on, check_on, on_progress, quick=quick)
         path = user_folder() / key.file_name if out is None else out
@@ -160,7 +161,7 @@ def _show(found: Calibration, path: Path) -> None:
     for row in found.by_position:
         between, within = row["between_variance"] ** 0.5, row["within_variance"] ** 0.5
         typer.echo(f"{row['segment']:7.0f}  {row['mean']:11.3f}  {between:18.3f}  {within:13.3f}")
-    typer.echo(f"written to {path}")
+    typer.echo(f"written to {neutralise(str(path))}")
 
 
 def _cost(cost: Measured) -> str:

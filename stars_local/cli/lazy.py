@@ -7,6 +7,7 @@ takes, shows the traceback as well.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from typer._click.formatting import HelpFormatter
 
 EXIT_INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +133,12 @@ class LazyGroup(TyperGroup):
             message = error.format_message() if not isinstance(error, StarsError) else str(error)
             return self._fail(message, error.exit_code)
         except BrokenPipeError:
-            # whoever read stdout has left: give the interpreter something to flush into
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _drop_stdout()  # whoever read it has left
             return 1
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                _drop_stdout()
+                return self._fail(f"cannot write the output: {error.strerror}: make room", 1)
             hint = "" if self.debug else "; --debug shows where"
             return self._fail(f"internal error: {type(error).__name__}: {error}{hint}", 1)
 
@@ -144,6 +148,11 @@ class LazyGroup(TyperGroup):
         line = neutralise(" ".join(message.split()))
         print(f"stars-local: {line}", file=sys.stderr)
         return code
+
+
+def _drop_stdout() -> None:
+    """Give the interpreter something to flush into when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def load_command(name: str, target: Target) -> Command:

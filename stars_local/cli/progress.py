@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from stars_local.cli.terminal import neutralise
+
 LINE_EVERY_S = 30.0
 
 
@@ -27,17 +29,18 @@ def stages(
     """Show a bar a stage; yields a function of (stage, done, total).
 
     after_s: what is done in fewer seconds is not shown. Not a terminal: a plain line when a
-    stage begins and when it ends, and every half minute between, with the time left.
+    stage begins and when it ends, and every half minute between, with the time left. Stages may
+    name files: no escape sequence, line break or markup in a name is obeyed.
     """
     began = time.monotonic()
     lines: dict[str, tuple[float, int, float]] = {}  # stage: when and where it began, last line
     screen = Console(stderr=True) if console is None else console
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("left", markup=False),
         TimeRemainingColumn(),
     )
     tasks = {}
@@ -51,7 +54,8 @@ def stages(
         if first < done < total:
             seconds = (now - start) / (done - first) * (total - done)
             left = f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
-        screen.print(f"{stage}: {done} of {total}{left}", highlight=False)
+        line = f"{_shown(stage)}: {done} of {total}{left}"
+        screen.print(line, highlight=False, markup=False, emoji=False)
         lines[stage] = (start, first, now)
 
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as bars:
@@ -62,7 +66,11 @@ def stages(
             if not screen.is_terminal:
                 say(stage, done, total)
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
+                tasks[stage] = bars.add_task(_shown(stage), total=total)
             bars.update(tasks[stage], completed=done, total=total)
 
         yield advance
+
+
+def _shown(stage: str) -> str:
+    return neutralise(" ".join(stage.split()))

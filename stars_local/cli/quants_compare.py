@@ -13,6 +13,7 @@ import typer
 
 from stars_local.cli.models_shared import AsJson
 from stars_local.cli.options import with_settings
+from stars_local.cli.terminal import neutralise
 from stars_local.config import Configured
 from stars_local.core.errors import StarsError, UsageError
 
@@ -171,7 +172,7 @@ def _read(path: Path) -> str:
 def _show(result: dict[str, Any], out: Path) -> None:
     for row in result["files"]:
         if "error" in row:
-            typer.echo(f"{row['name']}: failed: {row['error']}")
+            typer.echo(neutralise(f"{row['name']}: failed: {row['error']}"))
             continue
         kl = row["kl"]["mean"]["value"]
         parts = [f"{row['name']}: {row['bpw']:.2f} bits/weight", f"ppl {row['ppl']['value']:.3f}"]
@@ -180,6 +181,6 @@ def _show(result: dict[str, Any], out: Path) -> None:
             if arm in row:
                 mean = row[arm]["rewards"][result["judge"]]["value"]
                 parts.append(f"{arm} {'–' if mean is None else f'{mean:.3f}'}")
-        typer.echo("  ".join(parts))
-    typer.echo(result["advice"])
-    typer.echo(f"report: {out / 'report.html'}")
+        typer.echo(neutralise("  ".join(parts)))
+    typer.echo(neutralise(result["advice"]))
+    typer.echo(neutralise(f"report: {out / 'report.html'}"))

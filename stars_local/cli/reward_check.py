@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stars_local.cli.terminal import neutralise
 from stars_local.core.errors import RewardError, UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def reward_check(
         found, lines = report.to_json(), report.lines()
         if not report.passed and not as_json:
             raise RewardError(lines[0])
-    typer.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines))
+    typer.echo(json.dumps(found) if as_json else neutralise("\n".join(lines)))
     if found.get("passed") is False:
         raise typer.Exit(1)
 
@@ -127,9 +128,10 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import TimeRemainingColumn as Left
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Left())
+    about = TextColumn("{task.description}", markup=False)
+    columns = (about, BarColumn(), MofNCompleteColumn(), Left())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(neutralise(what), total=total)
         yield lambda n: progress.update(task, completed=n)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from stars_local.cli.terminal import neutralise
 from stars_local.core.errors import DataError, StarsError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def reward_score(
                 scored = _scored(model, line, f"line {number}")
             except StarsError as error:
                 n_bad += 1
-                print(f"stars-local: {error}", file=sys.stderr)
+                print(f"stars-local: {neutralise(str(error))}", file=sys.stderr)
             else:
                 sys.stdout.buffer.write(scored)
                 sys.stdout.buffer.flush()

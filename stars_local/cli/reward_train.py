@@ -118,10 +118,10 @@ def reward_train(
     start_from = encoder_folder(encoder, out / "encoder")
     console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[loss]}", markup=False),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -147,7 +147,8 @@ def reward_train(
                 left = elapsed / (report.done - first_step[0]) * (report.total - report.done)
                 console.print(
                     f"step {report.done}/{report.total}, {report.axis} loss {report.loss:.3f}, "
-                    f"{left / 60:.0f} min left"
+                    f"{left / 60:.0f} min left",
+                    markup=False,
                 )
 
         card = train_reward(

@@ -13,6 +13,7 @@ from stars_local import cohorts, compose
 from stars_local.calibration.records import read_calibration
 from stars_local.cli.app import app
 from stars_local.core.doubles import EnumerableModel, TableReward
+from stars_local.reward import check
 from tests.support.laws import letters_model
 
 runner = CliRunner()
@@ -73,6 +74,16 @@ def test_words_fit_eighty_columns(tmp_path: Path) -> None:
     lines = [line for line in done.stdout.splitlines() if not line.startswith("written to")]
     assert max(map(len, lines)) <= 80
     assert read_calibration(tmp_path / "c.json").checked is None
+
+
+def test_what_a_check_says_of_a_reward_model_is_shown_and_never_obeyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "check_before_run", lambda *_: ["evil\x1b]0;pwned\x07 is slow"])
+    done = calibrate(tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "stars-local: evil␛]0;pwned␇ is slow" in done.stderr
+    assert "\x1b" not in done.output
 
 
 def test_the_report_compares_partial_with_whole_rewards(tmp_path: Path) -> None:

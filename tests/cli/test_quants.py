@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stars_local.cli import quants_rows
+from stars_local.cli import quants_compare, quants_rows
 from stars_local.cli.app import app
 from tests.support import tiny_reward
 from tests.support.tiny_gguf import write_tiny
@@ -88,6 +88,16 @@ def test_a_file_that_vanishes_fails_alone(
     assert "1 of 3 files failed, the first is doomed" in result.stderr
     rows = json.loads(result.stdout)["files"]
     assert "error" in rows[1] and "error" not in rows[2]
+
+
+def test_names_and_errors_are_shown_and_never_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    odd = "x\x1b]0;pwned\x07\x1b[2J"
+    row = {"name": odd, "bpw": 4.5, "ppl": {"value": 9.0}, "kl": {"mean": {"value": 0.1}}}
+    rows = [{"name": odd, "error": odd}, row]
+    quants_compare._show({"files": rows, "judge": "", "advice": odd}, Path(odd))
+    shown = capsys.readouterr().out
+    assert shown.count("pwned") == 5
+    assert "\x1b" not in shown and "\x07" not in shown
 
 
 def test_a_measurement_that_was_damaged_is_named(files: dict[str, Path], tmp_path: Path) -> None:

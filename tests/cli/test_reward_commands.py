@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,46 @@ def failed(code: int, *arguments: str) -> str:
     assert result.stderr.startswith("stars-local: ")
     assert result.stderr.count("\n") == 1
     return result.stderr
+
+
+HOSTILE = "evil\x1b]0;pwned\x07\x1b[2J"
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_reward(tmp_path_factory.mktemp("hostile") / "tiny", name=HOSTILE)
+
+
+def test_the_name_of_a_reward_model_is_shown_and_never_obeyed(hostile: Path) -> None:
+    for flags in ([], ["--json"]):
+        done = runner.invoke(app, ["reward", "check", str(hostile), *flags])
+        assert done.exit_code == 0 and "pwned" in done.output
+        assert "\x1b" not in done.output and "\x07" not in done.output
+    assert json.loads(done.stdout)["name"] == HOSTILE
+    _, code, stderr = score(hostile, lines({"prompt": "p", "response": "\ud800"}))
+    assert code == 1 and "pwned" in stderr
+    assert "\x1b" not in stderr and "\x07" not in stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_clean_line(folder: Path, unbuffered: str) -> None:
+    start = "from stars_local.cli.app import main; main()"
+    program = [sys.executable, "-c", start, "reward", "score", "--reward", str(folder)]
+    given = lines({"prompt": "p", "response": "r"}).encode()
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            program,
+            input=given,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        "stars-local: cannot write the output: No space left on device: make room\n"
+    )
 
 
 def test_lines_come_back_in_order_with_rewards(folder: Path) -> None:
