@@ -6,9 +6,11 @@ import hashlib
 import io
 import os
 import tarfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.parser import HeaderParser
+from lzma import LZMAError
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -17,12 +19,15 @@ from stars_local.bundles.manifest import Item
 from stars_local.bundles.signing import sign
 from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.hashing import sha256_of
+from stars_local.catalog.manifests import clean_licence
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import DataError, UsageError
 from stars_local.core.files import appearing
 
 _INSTALLER = Path(__file__).with_name("installer.py")
 _MAX_METADATA_BYTES = 1 << 20
+# RuntimeError: a member is encrypted; NotImplementedError: packed in a way that zipfile lacks
+_NOT_A_WHEEL = (OSError, EOFError, ValueError, IndexError, RuntimeError, BadZipFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,13 @@ def wheel_licence(path: Path) -> str | None:
             names = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
             with archive.open(names[0]) as file:
                 text = file.read(_MAX_METADATA_BYTES).decode("utf-8", "replace")
-    except (OSError, BadZipFile, IndexError, NotImplementedError) as error:
+    except (*_NOT_A_WHEEL, LZMAError, zlib.error) as error:
         raise DataError(f"{path}: not a wheel: {error}") from error
     fields = HeaderParser().parsestr(text)
-    said = fields.get("License-Expression") or fields.get("License")
-    if said:
-        return str(said).strip().splitlines()[0][:100]
+    said = str(fields.get("License-Expression") or fields.get("License") or "").split("\n")
+    lines = [line for line in said if line.strip()]
+    if lines:
+        return lines[0].strip()
     kinds = [line.rsplit("::", 1)[-1].strip() for line in fields.get_all("Classifier", [])
              if line.startswith("License ::")]  # fmt: skip
     return " and ".join(kinds) or None
@@ -96,7 +102,8 @@ def _hashed(sources: Mapping[str, Source], on_progress: OnProgress) -> list[Item
 
     for name in sorted(sources):
         digest = sha256_of(sources[name].path, "hashing", advance)
-        items.append(Item(name, sizes[name], digest, sources[name].licence))
+        licence = clean_licence(sources[name].licence)
+        items.append(Item(name, sizes[name], digest, licence))
         before += sizes[name]
     return items
 

@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stars_local.catalog.folder import is_reserved
+from stars_local.catalog.manifests import clean_licence
 from stars_local.core.errors import DataError
 from stars_local.core.strict_json import parse_json
 
@@ -37,7 +39,8 @@ SIGNATURE_BYTES = 64
 _PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,180}"
 _NAME = re.compile(
     rf"{SBOM}|{re.escape(INSTALLER)}|models/{_PLAIN}\.gguf|rewards/{_PLAIN}/{_PLAIN}"
-    rf"|calibrations/{_PLAIN}\.json|prompts/{_PLAIN}|wheels/{_PLAIN}\.whl"
+    rf"|calibrations/{_PLAIN}\.json|prompts/{_PLAIN}"
+    rf"|wheels/(?={_PLAIN}\.whl\Z)[^-]+-[^-]+-.+"
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -54,6 +57,9 @@ class Item:
 
 def is_known_name(name: str) -> bool:
     """Whether a bundle may hold a member of this name besides the manifest and its signature."""
+    kind, _, rest = name.partition("/")
+    if kind == "rewards" and is_reserved(rest.partition("/")[0]):
+        return False  # else its files would land among those that `models pull` believes
     return _NAME.fullmatch(name) is not None and ".." not in name
 
 
@@ -126,6 +132,6 @@ def _item(row: object) -> Item:
         raise ValueError(f"{name}: a size that is none")
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
         raise ValueError(f"{name}: a sha256 that is none")
-    if licence is not None and not isinstance(licence, str):
-        raise ValueError(f"{name}: a licence that is no text")
+    if licence is not None and (not isinstance(licence, str) or clean_licence(licence) != licence):
+        raise ValueError(f"{name}: a licence that is no short line of text")
     return Item(name, size, digest, licence)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from stars_local.bundles import manifest
 from stars_local.bundles.manifest import Item
+from stars_local.bundles.members import Member, members
 from stars_local.bundles.signing import check_signature
 from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.space import need_room
@@ -30,8 +32,8 @@ class Verified:
 
 def verify_bundle(path: Path, on_progress: OnProgress, *, key: Path | None = None) -> Verified:
     """Read all of a bundle. Raises DataError that names the first member that is wrong."""
-    with _opened(path) as tar:
-        items = _check(path, tar, on_progress, key, lambda _item: None)
+    with _opened(path) as file:
+        items = _check(path, file, on_progress, key, lambda _item: None)
     return Verified(tuple(items), key)
 
 
@@ -46,92 +48,100 @@ def install_bundle(
 
     A file that is there already must have the same bytes. The bundle is hashed a second time as
     it is written, so that one exchanged in between is found. Returns where each member lies.
-    Raises DataError; what was written by then is whole and stays.
+    Raises DataError, or ModelError where a disk has no room for all; what was written by then is
+    whole and stays.
     """
-    verified = verify_bundle(path, on_progress, key=key)
-    targets = {item: place for item in verified.items if (place := target_of(item)) is not None}
-    for item, place in targets.items():
-        _refuse_link(place)
-        if place.exists() and sha256_of(place) != item.sha256:
-            raise DataError(f"{place} is here already with other bytes: move it away first")
     try:
+        verified = verify_bundle(path, on_progress, key=key)
+        targets = {item: place for item in verified.items if (place := target_of(item)) is not None}
         for item, place in targets.items():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if not place.exists():
-                need_room(place.parent, item.size_bytes, item.name)
-        with _opened(path) as tar:
-            _check(path, tar, on_progress, key, targets.get)
+            _refuse_link(place)
+            if place.exists() and sha256_of(place) != item.sha256:
+                raise DataError(f"{place} is here already with other bytes: move it away first")
+        _need_room_for_all(path, targets)
+        with _opened(path) as file:
+            _check(path, file, on_progress, key, targets.get)
     except OSError as error:
         raise DataError(f"{path} cannot be installed: {error}") from error
     return targets
 
 
+def _need_room_for_all(path: Path, targets: Mapping[Item, Path]) -> None:
+    """Make the folders, and ask each disk for the sum of what it will hold."""
+    wanted: Counter[int] = Counter()
+    folders: dict[int, Path] = {}
+    for item, place in targets.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            disk = place.parent.stat().st_dev
+            folders[disk] = place.parent
+            wanted[disk] += item.size_bytes
+    for disk, n_bytes in wanted.items():
+        need_room(folders[disk], n_bytes, path.name)
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        # "r:": no compression, so that no member can be larger than the file
-        with tarfile.open(path, "r:") as tar:
-            yield tar
-    except (OSError, tarfile.TarError, EOFError, ValueError) as error:
+        file = path.open("rb")
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a bundle that can be read: {error}") from error
+    with file:
+        yield file
 
 
 def _check(
     path: Path,
-    tar: tarfile.TarFile,
+    file: IO[bytes],
     on_progress: OnProgress,
     key: Path | None,
     target_of: Callable[[Item], Path | None],
 ) -> list[Item]:
-    first = tar.next()
-    if first is None or first.name != manifest.MANIFEST or not first.isreg():
+    found = members(file, path)
+    first = next(found, None)
+    if first is None or first.name != manifest.MANIFEST:
         raise DataError(f"{path}: its first member is not {manifest.MANIFEST}: not a bundle")
-    listed = _read(path, tar, first, manifest.MAX_MANIFEST_BYTES)
+    listed = _read(path, file, first, manifest.MAX_MANIFEST_BYTES)
     items = manifest.from_bytes(listed, str(path))
     waiting = {item.name: item for item in items}
-    member, signature, done = tar.next(), None, 0
-    if member is not None and member.name == manifest.SIGNATURE and member.isreg():
-        signature = _read(path, tar, member, manifest.SIGNATURE_BYTES)
-        member = tar.next()
+    member, signature, done = next(found, None), None, 0
+    if member is not None and member.name == manifest.SIGNATURE:
+        signature = _read(path, file, member, manifest.SIGNATURE_BYTES)
+        member = next(found, None)
     if key is not None:
         check_signature(listed, signature, key)
     while member is not None:
         item = waiting.pop(member.name, None)
-        if (
-            item is None
-            or not member.isreg()
-            or member.issparse()
-            or member.size != item.size_bytes
-        ):
+        if item is None or member.size_bytes != item.size_bytes:
             raise DataError(
                 f"{path}: the member {ascii(member.name)[:80]} is not as the manifest says: a "
-                "link, a second one, another size, or not in it; do not use this bundle"
+                "second one, another size, or not in it; do not use this bundle"
             )
-        _take(path, tar, member, item, target_of(item))
+        _take(path, file, member, item, target_of(item))
         done += 1
         on_progress(f"reading {path.name}", done, len(items))
-        member = tar.next()
+        member = next(found, None)
     if waiting:
         raise DataError(f"{path}: {min(waiting)} is missing: the file is cut short; fetch it again")
     return items
 
 
-def _read(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
-    file = tar.extractfile(member) if member.size <= limit else None
-    if file is None:
-        raise DataError(f"{path}: {member.name} has {member.size} bytes, at most {limit} can be")
-    return file.read()
+def _read(path: Path, file: IO[bytes], member: Member, limit: int) -> bytes:
+    if member.size_bytes > limit:
+        raise DataError(
+            f"{path}: {member.name} has {member.size_bytes} bytes, at most {limit} can be"
+        )
+    file.seek(member.begins_at)
+    return file.read(member.size_bytes)
 
 
-def _take(
-    path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, item: Item, target: Path | None
-) -> None:
-    file = tar.extractfile(member)
-    assert file is not None  # a regular file, as was checked
-    digest = hashlib.sha256()
+def _take(path: Path, file: IO[bytes], member: Member, item: Item, target: Path | None) -> None:
+    digest, left = hashlib.sha256(), member.size_bytes
+    file.seek(member.begins_at)
     writes = target is not None and not target.exists()
     with appearing(target, 0o644) if target and writes else nullcontext() as out:
-        while chunk := file.read(_CHUNK_BYTES):
+        while chunk := file.read(min(left, _CHUNK_BYTES)):
+            left -= len(chunk)
             digest.update(chunk)
             if out is not None:
                 out.write(chunk)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from stars_local.core.errors import ModelError
 
+_MODEL = ".gguf"
 ENVIRONMENT = "STARS_LOCAL_MODELS_DIR"
 OnProgress = Callable[[str, int, int], None]
 
@@ -38,6 +39,15 @@ def models_folder(given: Path | None = None) -> Path:
 def downloads_folder(folder: Path) -> Path:
     """Where unfinished files wait."""
     return folder / "downloads"
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a folder of this name in a models folder would be one of its own, or hide a model.
+
+    Letters of either case count as the same: some disks do not tell them apart.
+    """
+    folded = name.casefold()
+    return folded in ("downloads", "manifests") or folded.startswith(".") or folded.endswith(_MODEL)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stars_local.catalog.folder import OnProgress, locked
 from stars_local.catalog.known import KNOWN
-from stars_local.catalog.manifests import manifest_of, remove_manifest
+from stars_local.catalog.manifests import clean_licence, manifest_of, remove_manifest
 from stars_local.catalog.sources import part_names
 from stars_local.catalog.verify import model_files
 from stars_local.core.errors import ModelError
@@ -82,7 +82,7 @@ def _entry(folder: Path, path: Path, others: list[Path]) -> Entry:
         header = read_metadata(path)
         quant, n_ctx = header.quant, header.n_ctx_train
         said = header.values.get("general.license")
-        licence = said if isinstance(said, str) else None
+        licence = clean_licence(said) if isinstance(said, str) else None
         manifest = manifest_of(folder, path.name)
         if manifest is not None:
             source = manifest.source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from stars_local.catalog.known import KNOWN
@@ -15,6 +15,7 @@ from stars_local.core.strict_json import is_unicode
 FOLDER = "manifests"
 SCHEMA = 1
 MAX_BYTES = 64 << 10
+MAX_LICENCE_CHARS = 200
 _PLAIN_NAME = re.compile(r"[^/\\\0.][^/\\\0]*\.gguf")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -34,6 +35,17 @@ class FileManifest:
 def is_plain_name(name: str) -> bool:
     """Whether a name can only mean a visible GGUF file in the folder itself."""
     return len(name.encode("utf-8", "replace")) <= 200 and _PLAIN_NAME.fullmatch(name) is not None
+
+
+def clean_licence(text: str | None) -> str | None:
+    """A licence as manifests take it: one line of printable text, cut short; None for none.
+
+    Files say of themselves what they like, whole licences included.
+    """
+    words = " ".join(text.split()) if text is not None else ""
+    shown = "".join(char if char.isprintable() else "?" for char in words)
+    cut = len(shown) > MAX_LICENCE_CHARS
+    return (shown[: MAX_LICENCE_CHARS - 1] + "…" if cut else shown) or None
 
 
 def manifest_of(folder: Path, file_name: str) -> FileManifest | None:
@@ -60,7 +72,10 @@ def write_manifest(folder: Path, manifest: FileManifest) -> None:
     """Write a manifest; it appears whole or not at all. Raises OSError."""
     path = _path(folder, manifest.file_name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({"schema": SCHEMA, **asdict(manifest)}, indent=1) + "\n"
+    # a path may hold bytes that are no text: JSON would carry them as half characters
+    source = manifest.source.encode("utf-8", "backslashreplace").decode()
+    known = asdict(replace(manifest, source=source))
+    content = json.dumps({"schema": SCHEMA, **known}, indent=1) + "\n"
     write_atomically(path, content.encode())
 
 

@@ -59,7 +59,7 @@ def create_command(
     ] = None,
     models_dir: ModelsDir = None,
 ) -> None:
-    """Write a bundle, with every calibration there is; the same inputs give the same bytes."""
+    """Write a bundle, with your own calibrations; the same inputs give the same bytes."""
     from importlib.metadata import version
 
     from stars_local.bundles.create import create_bundle
@@ -117,28 +117,43 @@ def install_command(
     from stars_local.catalog.manifests import FileManifest, write_manifest
     from stars_local.cli.progress import stages
     from stars_local.cli.terminal import neutralise
+    from stars_local.core.files import sha256_of
 
-    folder = models_folder(models_dir)
+    folder, kept = models_folder(models_dir), []
+
+    def place(item: Item) -> Path | None:
+        found = place_of(item, folder)
+        if found is None or not item.name.startswith("calibrations/") or not found.is_file():
+            return found
+        if sha256_of(found) == item.sha256:
+            return found
+        kept.append(found)  # whoever measured here meant it; the rest of the bundle goes on
+        return None
+
     with stages() as on_progress, ExitStack() as locks:
         for item in verify_bundle(path, on_progress, key=verify_key).items:
             if item.name.startswith("models/"):
                 name = item.name.partition("/")[2]
                 locks.enter_context(locked(folder, name, on_progress))
-        placed = install_bundle(
-            path, lambda item: _place(item, folder), on_progress, key=verify_key
-        )
-        for item, place in placed.items():
+        placed = install_bundle(path, place, on_progress, key=verify_key)
+        for item, found in placed.items():
             if item.name.startswith("models/"):
-                source = f"bundle:{path.name}"
-                write_manifest(
-                    folder,
-                    FileManifest(place.name, source, item.size_bytes, item.sha256, item.licence),
+                said = FileManifest(
+                    found.name, f"bundle:{path.name}", item.size_bytes, item.sha256, item.licence
                 )
-    for place in placed.values():
-        typer.echo(neutralise(f"installed {place}"))
+                try:
+                    write_manifest(folder, said)
+                except OSError as error:
+                    raise DataError(
+                        f"{folder}: the manifest of {found.name} cannot be written: {error}"
+                    ) from error
+    for found in placed.values():
+        typer.echo(neutralise(f"installed {found}"))
+    for found in kept:
+        typer.echo(neutralise(f"kept {found}: yours has other bytes than the bundle's"))
 
 
-def _place(item: Item, folder: Path) -> Path | None:
+def place_of(item: Item, folder: Path) -> Path | None:
     """Where a member goes; None for what is only needed before the installation."""
     import platformdirs
 
@@ -187,13 +202,10 @@ def _reward_files(name: str) -> dict[str, Source]:
 
 def _calibrations() -> dict[str, Source]:
     from stars_local.bundles.create import Source
-    from stars_local.calibration.store import calibration_folders
+    from stars_local.calibration.store import user_folder
 
-    mine, shipped = calibration_folders()  # what was measured here goes before what shipped
     return {
-        f"calibrations/{path.name}": Source(path, None)
-        for folder in (shipped, mine)
-        for path in folder.glob("*.json")
+        f"calibrations/{path.name}": Source(path, None) for path in user_folder().glob("*.json")
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -100,3 +101,62 @@ def test_the_runbook_lines_work(place: Path) -> None:
         else:
             run(*words)
     assert (place / "stars.tar").is_file()
+
+
+def here(place: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Path:
+    """Another machine's folders."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(place / name))
+    monkeypatch.setenv("STARS_LOCAL_MODELS_DIR", str(place / name / "models"))
+    (place / name / "models").mkdir(parents=True)
+    return place / name / "stars-local" / "calibrations"
+
+
+def test_only_own_calibrations_travel_and_none_is_overwritten(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create()
+    assert "calibrations/" not in run("bundle", "verify", "stars.tar")
+    mine = place / "data" / "stars-local" / "calibrations"
+    mine.mkdir(parents=True)
+    for name in ("a", "b"):
+        (mine / f"{name}.json").write_text(f'"{name} of the first machine"')
+    create()
+    theirs = here(place, monkeypatch, "other")
+    theirs.mkdir(parents=True)
+    (theirs / "a.json").write_text("measured here")
+    for _ in range(2):
+        lines = run("bundle", "install", "stars.tar").splitlines()
+        assert [line for line in lines if line.startswith(f"kept {theirs / 'a.json'}: ")]
+        assert f"installed {theirs / 'b.json'}" in lines
+        assert f"installed {place / 'other' / 'models' / 'tiny.gguf'}" in lines
+    assert (theirs / "a.json").read_text() == "measured here"
+    assert (theirs / "b.json").read_bytes() == (mine / "b.json").read_bytes()
+
+
+def test_a_licence_as_long_as_a_book_travels_as_a_line(place: Path) -> None:
+    book = "All rights\n\x1b[2J" + "x" * 1_000_000
+    write_tiny(place / "models" / "tiny.gguf", "llama", licence=book)
+    create()
+    run("bundle", "install", "stars.tar", "--models-dir", "other")
+    (row,) = [row for row in json.loads(run("models", "list", "--models-dir", "other", "--json"))
+              if row["here"]]  # fmt: skip
+    assert row["trouble"] is None and row["licence"].startswith("All rights ?[2Jxxx")
+    assert len(row["licence"]) == 200
+
+
+def test_a_bundle_of_a_name_that_is_no_text_installs(place: Path) -> None:
+    create()
+    odd = place / os.fsdecode(b"st\xffrs.tar")
+    (place / "stars.tar").rename(odd)
+    run("bundle", "install", str(odd), "--models-dir", "other")
+    (row,) = [row for row in json.loads(run("models", "list", "--models-dir", "other", "--json"))
+              if row["here"]]  # fmt: skip
+    assert row["source"] == r"bundle:st\udcffrs.tar" and row["trouble"] is None
+
+
+def test_a_manifest_that_cannot_be_written_is_one_line(place: Path) -> None:
+    create()
+    (place / "other").mkdir()
+    (place / "other" / "manifests").write_text("in the way")
+    said = run("bundle", "install", "stars.tar", "--models-dir", "other", code=1)
+    assert "the manifest of tiny.gguf cannot be written" in said.splitlines()[-1]

@@ -56,6 +56,7 @@ def write_tiny(
     chat_template: str | None = CHATML,
     turn_token_type: gguf.TokenType = gguf.TokenType.CONTROL,
     part: tuple[int, int] = (0, 1),
+    licence: str | None = None,
 ) -> Path:
     """Write a loadable model of one of `ARCHITECTURES` to `path` and return the path.
 
@@ -66,6 +67,8 @@ def write_tiny(
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(f"tiny-{architecture}")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    if licence is not None:
+        writer.add_license(licence)
     _write_hyperparameters(writer, architecture, n_ctx)
     _write_vocabulary(writer, chat_template, turn_token_type)
     tensors = list(_tensors(architecture, np.random.default_rng(seed)))

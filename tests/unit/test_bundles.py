@@ -8,13 +8,14 @@ import json
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from stars_local.bundles import manifest
-from stars_local.bundles.create import Source, create_bundle
+from stars_local.bundles.create import Source, create_bundle, wheel_licence
 from stars_local.bundles.manifest import Item
 from stars_local.bundles.reading import install_bundle, verify_bundle
 from stars_local.core.errors import DataError, UsageError
@@ -137,7 +138,10 @@ def test_a_bundle_cut_short_is_refused(tmp_path: Path, sources: dict[str, Source
 @pytest.mark.parametrize(
     "name",
     ["../x", "/etc/x", "models/../../x.gguf", "models/.x.gguf", "models/a/b.gguf", "x",
-     "models/a.py", "wheels/x.sh", "models/\x1b[31m.gguf", "models\\x.gguf", "rewards/../x", ""],
+     "models/a.py", "wheels/x.sh", "models/\x1b[31m.gguf", "models\\x.gguf", "rewards/../x", "",
+     "wheels/x.whl", "wheels/x-1.whl", "wheels/x-1-py3.whl\n", "rewards/downloads/m.gguf.part",
+     "rewards/Downloads/x", "rewards/manifests/m.gguf.json", "rewards/MANIFESTS/x",
+     "rewards/m.gguf/reward.json", "rewards/m.GGUF/reward.json", "rewards/.locks/x"],
 )  # fmt: skip
 def test_names_that_no_bundle_has_are_refused(tmp_path: Path, name: str) -> None:
     rows = [{"name": name, "size_bytes": 1, "sha256": "0" * 64, "licence": None}]
@@ -155,8 +159,89 @@ def test_only_plain_files_are_taken(tmp_path: Path, kind: bytes) -> None:
     header = tarfile.TarInfo("models/a.gguf")
     header.type, header.linkname = kind, "/etc/passwd"
     out = tarred(tmp_path / "b.tar", listing(item("models/a.gguf", b"")), (header, b""))
-    with pytest.raises(DataError, match="not as the manifest says"):
+    with pytest.raises(DataError, match="no plain file"):
         install_bundle(out, place_in(tmp_path / "there"), quiet)
+
+
+def header(name: str, n_bytes: int, kind: bytes, size: bytes | None = None) -> bytes:
+    """A header of any type and size field, whose sum is right."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = b"%011o\0" % n_bytes if size is None else size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def huge(n_bytes: int) -> bytes:
+    """A size field as GNU tar writes numbers that are too long for octal digits."""
+    return (b"\xff" if n_bytes < 0 else b"\x80") + n_bytes.to_bytes(11, "big", signed=True)
+
+
+_, _LISTED = listing(item("models/a.gguf"))
+_FIRST = header("manifest.json", len(_LISTED), b"0") + _LISTED.ljust(-(-len(_LISTED) // 512) * 512)
+HOSTILE_TARS = {
+    "long names without end": (header("L", 10, b"L") + b"a".ljust(512, b"\0")) * 3000,
+    "extended headers without end": (header("x", 12, b"x") + b"12 path=abc\n".ljust(512)) * 3000,
+    "an extended header of all memory": header("x", 0, b"x", huge(1 << 40)) + bytes(1024),
+    "a global header": header("g", 12, b"g") + b"12 path=abc\n".ljust(512) + bytes(1024),
+    "a hole of 2^70": header("manifest.json", 0, b"S", huge(1 << 70)) + bytes(1024),
+    "a second member below zero": _FIRST + header("models/a.gguf", 0, b"0", huge(-512)),
+    "a name from another tar": _FIRST[:345] + b"rewards" + _FIRST[352:],
+    "bytes behind the end": _FIRST + header("models/a.gguf", len(BODY), b"0")
+    + BODY.ljust(512, b"\0") + bytes(1024) + header("models/a.gguf", 0, b"0") + bytes(1024),
+    "no end": _FIRST + header("models/a.gguf", len(BODY), b"0") + BODY.ljust(512, b"\0"),
+    **{
+        f"a {what} of {n_bytes}": header(name, 0, kind, huge(n_bytes)) + bytes(1024)
+        for what, name, kind in (("long name", "L", b"L"), ("manifest", "manifest.json", b"0"))
+        for n_bytes in (1 << 70, 1 << 62, 1 << 40, -1, -512, -1024)
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_TARS)
+def test_tars_that_no_bundle_is_are_refused_in_words(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "b.tar"
+    out.write_bytes(HOSTILE_TARS[name])
+    with pytest.raises(DataError, match=r"b\.tar: .*(not a bundle|do not use|cut short|end)"):
+        install_bundle(out, place_in(tmp_path / "there"), quiet)
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("said", ["\ud800", "a\nb", "\x1b[2J", "x" * 201, "", " MIT", 1])
+def test_licences_that_are_no_short_line_are_refused(said: object) -> None:
+    row = {"name": "models/a.gguf", "size_bytes": 1, "sha256": "0" * 64, "licence": said}
+    data = json.dumps({"schema": 1, "stars_local": "1", "items": [row]}).encode()
+    with pytest.raises(DataError, match="a licence that is no short line"):
+        manifest.from_bytes(data, "b")
+
+
+@pytest.mark.parametrize(
+    ("said", "carried"),
+    [("GPL\n\n\tv3", "GPL v3"), (" \n", None), ("a\x1b[2J\ud800", "a?[2J?"), ("é", "é")],
+)
+def test_licences_are_made_one_short_line(
+    tmp_path: Path, sources: dict[str, Source], said: str, carried: str | None
+) -> None:
+    sources["models/tiny.gguf"] = Source(sources["models/tiny.gguf"].path, said)
+    sources["prompts/p.jsonl"] = Source(sources["prompts/p.jsonl"].path, said * 1_000_000)
+    create_bundle(tmp_path / "b.tar", sources, "1", quiet)
+    found = {each.name: each.licence for each in verify_bundle(tmp_path / "b.tar", quiet).items}
+    assert found["models/tiny.gguf"] == carried
+    assert len(found["prompts/p.jsonl"] or "") in (0, 200)
+
+
+def test_room_is_asked_for_all_files_at_once(
+    tmp_path: Path, sources: dict[str, Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_bundle(tmp_path / "b.tar", sources, "1", quiet)
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "stars_local.bundles.reading.need_room", lambda _folder, n, _what: asked.append(n)
+    )
+    install_bundle(tmp_path / "b.tar", place_in(tmp_path / "there"), quiet)
+    assert asked == [sum(source.path.stat().st_size for source in sources.values())]
 
 
 def test_members_that_are_not_listed_or_come_twice_are_refused(tmp_path: Path) -> None:
@@ -232,3 +317,30 @@ def test_signatures(tmp_path: Path, sources: dict[str, Source]) -> None:
     create_bundle(out, sources, "1", quiet)
     with pytest.raises(DataError, match="not signed"):
         verify_bundle(out, quiet, key=tmp_path / "a.pub")
+
+
+def wheel(path: Path, metadata: str, *, spoil: bool = False) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x-1.dist-info/METADATA", metadata)
+    if spoil:
+        data = bytearray(path.read_bytes())
+        at = data.index(b"METADATA") + len(b"METADATA")
+        data[at : at + 6] = b"\xff" * 6
+        path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("metadata", "licence"),
+    [("License: MIT\nName: x\n", "MIT"), ("License:  \nName: x\n", None), ("Name: x\n", None),
+     ("License-Expression: A AND B\nLicense: C\n", "A AND B"),
+     ("Classifier: License :: OSI Approved :: BSD License\n", "BSD License")],
+)  # fmt: skip
+def test_the_licence_of_a_wheel(tmp_path: Path, metadata: str, licence: str | None) -> None:
+    assert wheel_licence(wheel(tmp_path / "x.whl", metadata)) == licence
+
+
+def test_a_wheel_that_is_spoilt_is_named(tmp_path: Path) -> None:
+    path = wheel(tmp_path / "x.whl", "Name: x\n" * 200, spoil=True)
+    with pytest.raises(DataError, match=r"x\.whl: not a wheel"):
+        wheel_licence(path)
