@@ -6,6 +6,7 @@
 |---|---|---|
 | HH-RLHF | JSON lines of `chosen`, `rejected`: whole dialogues | the common start is the prompt |
 | generic | JSON lines, a JSON list or CSV of `prompt`, `chosen`, `rejected` | itself |
+| a teacher's | the same with `margin`, log-odds that `chosen` is better | itself |
 | PKU-SafeRLHF | `prompt`, `response_0`, `response_1`, `better_response_id` | by that id |
 | PKU-SafeRLHF, DPO | `prompt`, `response: [better, worse]` | itself |
 | labelled responses | CSV of `question` or `prompt`, `response`, `label` | paired within a prompt |
@@ -18,6 +19,7 @@ says otherwise. Pairing at random uses a generator of its own, seeded by the cal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -36,7 +38,10 @@ _ROLE_NAMES = ("user", "assistant", "system")
 
 @dataclass(frozen=True)
 class Pair:
-    """Two responses to one prompt, the better one first; `line` is 1-based in `source`."""
+    """Two responses to one prompt, the better one first; `line` is 1-based in `source`.
+
+    margin: log-odds that the first is better, where a model said so; None: people did.
+    """
 
     prompt: tuple[Message, ...]
     chosen: str
@@ -44,6 +49,7 @@ class Pair:
     axis: str
     source: str
     line: int
+    margin: float | None = None
 
 
 def read_pairs(
@@ -95,9 +101,10 @@ def read_pairs(
     for record in everything:
         try:
             prompt, chosen, rejected = convert(record.values)
+            margin = _margin(record.values.get("margin")) if convert is _generic else None
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}:{record.line}: {_reason(error)}") from error
-        yield Pair(prompt, chosen, rejected, axis, name, record.line)
+        yield Pair(prompt, chosen, rejected, axis, name, record.line, margin)
 
 
 def _reason(error: Exception) -> str:
@@ -150,6 +157,17 @@ def _generic(values: Mapping[str, Any]) -> Converted:
         _last_content(values["chosen"]),
         _last_content(values["rejected"]),
     )
+
+
+def _margin(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise TypeError(f"'margin' must be a number, found {type(value).__name__}")
+    margin = float(value)
+    if not math.isfinite(margin):
+        raise ValueError(f"'margin' must be a finite number, found {value}")
+    return margin
 
 
 def _pku(values: Mapping[str, Any]) -> Converted:

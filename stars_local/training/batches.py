@@ -31,7 +31,10 @@ class TextLimits:
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """A pair as token ids without special tokens; the prompts differ only in augmentation."""
+    """A pair as token ids without special tokens; the prompts differ only in augmentation.
+
+    margin: see `Pair`.
+    """
 
     axis: str
     source: str
@@ -39,6 +42,7 @@ class EncodedPair:
     rejected_prompt: tuple[int, ...]
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
+    margin: float | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -49,10 +53,14 @@ class EncodedPair:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences of one axis: the chosen ones first, then their rejected ones."""
+    """Sequences of one axis: the chosen ones first, then their rejected ones.
+
+    margins: a teacher's log-odds for each pair, None for those that people ranked.
+    """
 
     axis: str
     sequences: tuple[tuple[int, ...], ...]
+    margins: tuple[float | None, ...]
 
     @property
     def n_pairs(self) -> int:
@@ -95,6 +103,7 @@ def encode_pairs(
             prompt,
             good[: max_response_tokens.get(pair.source)],
             bad[: max_response_tokens.get(pair.source)],
+            pair.margin,
         )
         for pair, prompt, good, bad in zip(pairs, prompts, chosen, rejected, strict=True)
     ]
@@ -266,7 +275,7 @@ class BatchPlan:
         """The sequences of given rows, as they are."""
         chosen = [self._sequence(row.prompt, row.chosen) for row in rows]
         rejected = [self._sequence(row.rejected_prompt, row.rejected) for row in rows]
-        return Batch(rows[0].axis, tuple(chosen + rejected))
+        return Batch(rows[0].axis, tuple(chosen + rejected), tuple(row.margin for row in rows))
 
     def _sequence(self, prompt: tuple[int, ...], response: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(

@@ -13,6 +13,7 @@ from torch import Tensor
 from stars_local.preferences.accuracy import PairAccuracy
 from stars_local.training.batches import BatchPlan, EncodedPair, cut_at
 from stars_local.training.network import RewardNetwork, pad
+from stars_local.training.objective import certainty, preference_loss
 
 PREFIX_TOKENS = 32
 _BATCH_PAIRS = 16
@@ -22,7 +23,8 @@ _BATCH_PAIRS = 16
 class HeldOut:
     """Accuracy by source (whole and at `PREFIX_TOKENS`), and the loss that epochs compete in.
 
-    `loss` is the mean over axes of the mean over both lengths of the Bradley-Terry loss.
+    `loss` is the mean over axes of the mean over both lengths of the Bradley-Terry loss; for a
+    teacher's pairs of the one against its soft labels.
     """
 
     loss: float
@@ -53,6 +55,7 @@ def measure(
     """
     network.eval()
     margins: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    by_axis: dict[str, list[float]] = defaultdict(list)
     for length in ("whole", str(PREFIX_TOKENS)):
         cut = [
             row if length == "whole" else cut_at(row, PREFIX_TOKENS, PREFIX_TOKENS) for row in rows
@@ -60,11 +63,12 @@ def measure(
         scored = pair_rewards(network, plan, cut, device)
         for row, (chosen, rejected) in zip(cut, scored, strict=True):
             margins[row.axis, row.source, length].append(chosen - rejected)
-    by_axis: dict[str, list[float]] = defaultdict(list)
+        sure = certainty([row.margin for row in cut], 0.0)
+        for row, rewards, p in zip(cut, torch.tensor(scored), sure, strict=True):
+            loss = preference_loss(rewards[:1], rewards[1:], p, centre_weight=0.0)
+            by_axis[row.axis].append(float(loss))
     accuracy: dict[str, dict[str, PairAccuracy]] = defaultdict(dict)
-    for (axis, source, length), values in margins.items():
-        losses = -torch.nn.functional.logsigmoid(torch.tensor(values))
-        by_axis[axis] += losses.tolist()
+    for (_, source, length), values in margins.items():
         accuracy[source][length] = PairAccuracy.of(values)
     axis_loss = {axis: sum(values) / len(values) for axis, values in by_axis.items()}
     return HeldOut(sum(axis_loss.values()) / len(axis_loss), axis_loss, dict(accuracy))

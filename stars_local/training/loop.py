@@ -19,7 +19,7 @@ from stars_local.training.batches import Batch, BatchPlan, EncodedPair
 from stars_local.training.checkpoint import load_checkpoint, save_checkpoint
 from stars_local.training.heldout import HeldOut, measure
 from stars_local.training.network import RewardNetwork, pad
-from stars_local.training.objective import learning_rate_factor, preference_loss
+from stars_local.training.objective import certainty, learning_rate_factor, preference_loss
 from stars_local.training.settings import TrainingSettings
 
 
@@ -157,7 +157,7 @@ class Trainer:
         loss = preference_loss(
             rewards[: batch.n_pairs],
             rewards[batch.n_pairs :],
-            label_smoothing=settings.label_smoothing,
+            certainty(batch.margins, settings.label_smoothing).to(self._device),
             centre_weight=settings.centre_weight,
         )
         self._optimizer.zero_grad(set_to_none=True)

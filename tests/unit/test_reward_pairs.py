@@ -59,6 +59,20 @@ def test_packed_files_are_read_by_their_content_not_their_name(tmp_path: Path) -
     assert only(path).chosen == "Because so."
 
 
+def test_a_teacher_s_margin_is_kept_and_people_have_none(tmp_path: Path) -> None:
+    row = {"prompt": "Q", "chosen": "good", "rejected": "bad"}
+    assert only(json_lines(tmp_path / "a", [{**row, "margin": 0.25}])).margin == 0.25
+    assert only(json_lines(tmp_path / "b", [row])).margin is None
+    assert only(table(tmp_path / "c", [*row, "margin"], [[*row.values(), "-1.5"]])).margin == -1.5
+
+
+@pytest.mark.parametrize("margin", ["high", "nan", True, [1]])
+def test_a_margin_that_is_no_number_is_refused(tmp_path: Path, margin: object) -> None:
+    row = {"prompt": "Q", "chosen": "good", "rejected": "bad", "margin": margin}
+    with pytest.raises(DataError, match="x:1:"):
+        only(json_lines(tmp_path / "x", [row]))
+
+
 messages = [{"role": "user", "content": "Q"}]
 answer = [*messages, {"role": "assistant", "content": "good"}]
 

@@ -16,7 +16,7 @@ from stars_local.preferences.sources import SourceSpec
 from stars_local.training.checkpoint import load_checkpoint, load_network
 from stars_local.training.loop import StepReport
 from stars_local.training.network import EncoderConfig, RewardNetwork, load_encoder, pad
-from stars_local.training.objective import learning_rate_factor, preference_loss
+from stars_local.training.objective import certainty, learning_rate_factor, preference_loss
 from stars_local.training.settings import TrainingSettings
 from stars_local.training.train_run import train_reward
 from tests.support.tiny_encoder import SEP_ID, tiny_network, write_tiny_encoder
@@ -107,6 +107,20 @@ def test_training_learns_what_decides_the_pairs(trained: tuple[Path, dict[str, A
     assert best["held_out"]["loss"] <= first["held_out"]["loss"]
     for source in ("pairs", "texts"):
         assert best["held_out"]["accuracy"][source]["whole"]["accuracy"] > 0.9
+
+
+def test_a_teacher_that_prefers_the_rejected_ones_is_believed(
+    specs: list[SourceSpec], encoder: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in specs[0].path.read_text(encoding="utf-8").splitlines()]
+    taught = tmp_path / "taught.jsonl"
+    lines = (json.dumps({**row, "margin": -4.0}) for row in rows)
+    taught.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    spec = SourceSpec.parse(f"harmless={taught},licence=MIT,name=taught")
+    card = train([spec], encoder, tmp_path / "model")
+    best = card["curve"][card["best_epoch"] - 1]["held_out"]
+    assert best["accuracy"]["taught"]["whole"]["accuracy"] < 0.2
+    assert best["loss"] < math.log(2.0)
 
 
 def test_the_card_tells_of_data_seed_split_and_curve(
@@ -276,7 +290,8 @@ rewards = st.lists(st.floats(-5, 5), min_size=1, max_size=8).map(torch.tensor)
 def loss_of(
     chosen: torch.Tensor, rejected: torch.Tensor, smoothing: float = 0.0, weight: float = 0.0
 ) -> float:
-    return float(preference_loss(chosen, rejected, label_smoothing=smoothing, centre_weight=weight))
+    p = certainty([None] * len(chosen), smoothing)
+    return float(preference_loss(chosen, rejected, p, centre_weight=weight))
 
 
 @given(rewards, st.floats(0.1, 3.0))
@@ -285,6 +300,18 @@ def test_the_loss_falls_with_the_margin_and_is_log_two_without_one(
 ) -> None:
     assert loss_of(chosen, chosen) == pytest.approx(math.log(2.0))
     assert loss_of(chosen, chosen - step) < math.log(2.0) < loss_of(chosen, chosen + step)
+
+
+@given(rewards, st.floats(-4.0, 4.0), st.floats(0.1, 2.0))
+def test_the_loss_of_a_teacher_s_pair_is_least_at_its_margin(
+    chosen: torch.Tensor, margin: float, step: float
+) -> None:
+    def loss(found: float) -> float:
+        p = certainty([margin] * len(chosen), 0.3)
+        return float(preference_loss(chosen, chosen - found, p, centre_weight=0.0))
+
+    assert loss(margin) < loss(margin + step)
+    assert loss(margin) < loss(margin - step)
 
 
 @given(rewards, st.floats(0.01, 0.4), st.floats(0.01, 1.0))
