@@ -206,6 +206,7 @@ def find_thresholds(
         found.quantiles,
         found.within_spread,
         key.file_name,
+        found.key.segment_size,
     )
 
 

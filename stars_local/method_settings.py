@@ -36,8 +36,8 @@ _CHOICES = {
 class Thresholds:
     """The numbers that only mean something with one reward model; None where the method has none.
 
-    quantiles: calibrated rewards by segment index. spread: standard deviation of the rewards at
-    one position. origin: "given", or the calibration's name.
+    quantiles: calibrated rewards by segment index, of segments of `quantile_size` tokens. spread:
+    standard deviation of the rewards at one position. origin: "given", or the calibration's name.
     """
 
     alpha: float | None = None
@@ -46,6 +46,7 @@ class Thresholds:
     quantiles: tuple[float, ...] = ()
     spread: float | None = None
     origin: str = "given"
+    quantile_size: int | None = None
 
 
 def spec_of(settings: Settings) -> MethodSpec:

@@ -68,7 +68,7 @@ class ObviousProgram:
                 n_decoded += size
                 piece = llama.detokenize(drawn).decode("utf-8", "replace")
                 reward = reward_model.score([(prompt, text + piece)]).rewards[0]
-                tau = threshold.at(n_kept + size, initial, segment=segment)
+                tau = threshold.at(n_kept + size, initial)
                 if rule(reward, tau, seeds.uniform(segment, attempt)).accepted:
                     break
                 if attempt + 1 < max_attempts:

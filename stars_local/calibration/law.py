@@ -16,7 +16,7 @@ location model).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +80,7 @@ class AttemptsLaw:
             [
                 np.mean(
                     [
-                        threshold.at(n, p.initial, segment=p.segment, ended=ended)
+                        threshold.at(n, p.initial, ended=ended)
                         for n, ended in zip(p.n_tokens, p.ended, strict=True)
                     ]
                 )
@@ -170,15 +170,7 @@ def next_threshold(
 
 
 def _with_r_star(template: Threshold, r_star: float) -> Threshold:
-    return Threshold(
-        r_star,
-        template.alpha,
-        template.max_new_tokens,
-        template.schedule,
-        template.ended_at_r_star,
-        template.relative,
-        template.quantiles,
-    )
+    return replace(template, r_star=r_star)
 
 
 def _thin(residuals: Floats, most: int = 512) -> Floats:

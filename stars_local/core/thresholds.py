@@ -7,7 +7,8 @@ With n the tokens of the response at the end of the segment, N = max_new_tokens 
     ramp      min(r_star, tau_0 + (r_star - tau_0) * min(1, n / N))      (STARS, the default)
     fixed     r_star
     decay     r_star - (r_star - tau_0) * min(1, n / N), from r_star down to tau_0
-    quantile  the calibrated reward at the segment's position, r_star where none is known
+    quantile  quantiles[ceil(n / quantile_size) - 1], the calibrated reward at that length, the last
+              one beyond; r_star where none is known
 
 `relative` measures r_star (and the quantiles) from r(x, ""): they are offsets, in units of the
 reward, to which the prompt's own starting point is added. r(x, "") is known before anything is
@@ -45,7 +46,8 @@ class Threshold:
     """A schedule with its numbers; a pure function of the place in the response.
 
     r_star (`reward_threshold`) is in units of the reward and may be infinite; alpha in [0, 1];
-    max_new_tokens > 0. `quantiles` holds the calibrated reward by segment index.
+    max_new_tokens > 0. `quantiles` holds the calibrated reward after each further `quantile_size`
+    >= 1 tokens: the segment size of the calibration, whatever the segments are now.
     """
 
     r_star: float
@@ -55,11 +57,15 @@ class Threshold:
     ended_at_r_star: bool = False
     relative: bool = False
     quantiles: Sequence[float] = ()
+    quantile_size: int = 32
 
-    def at(self, n_tokens: int, initial: float, *, segment: int = 0, ended: bool = False) -> float:
+    def at(
+        self, n_tokens: int, initial: float, *, n_end: int | None = None, ended: bool = False
+    ) -> float:
         """The threshold of a segment after which the response has `n_tokens` tokens.
 
-        initial: r(x, ""). segment: its index, for `quantile`. ended: the text ends inside it.
+        initial: r(x, ""). n_end: the tokens at its end where `n_tokens` counts to another place;
+        `quantile` goes by them alone. ended: the text ends inside it.
         """
         r_star = self.r_star + initial if self.relative else self.r_star
         if r_star in (float("inf"), float("-inf")):
@@ -67,10 +73,16 @@ class Threshold:
         if self.schedule is Schedule.FIXED or (ended and self.ended_at_r_star):
             return r_star
         if self.schedule is Schedule.QUANTILE:
-            tau = self.quantiles[segment] if segment < len(self.quantiles) else self.r_star
+            tau = self._quantile(n_tokens if n_end is None else n_end)
             return tau + initial if self.relative else tau
         tau_0 = (1.0 - self.alpha) * initial + self.alpha * r_star
         share = min(1.0, n_tokens / self.max_new_tokens)
         if self.schedule is Schedule.DECAY:
             return r_star - (r_star - tau_0) * share
         return min(r_star, tau_0 + (r_star - tau_0) * share)
+
+    def _quantile(self, n_tokens: int) -> float:
+        if not self.quantiles:
+            return self.r_star
+        place = max(0, -(-n_tokens // self.quantile_size) - 1)
+        return self.quantiles[min(place, len(self.quantiles) - 1)]

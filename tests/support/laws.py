@@ -82,7 +82,7 @@ def first_segment_law(
     weighted = {}
     for ids, share in proposal.items():
         value = reward.score([(prompt, model.text(ids))]).rewards[0].value
-        tau = threshold.at(len(ids), initial, segment=0, ended=ids[-1] == model.eog)
+        tau = threshold.at(len(ids), initial, ended=ids[-1] == model.eog)
         weighted[ids] = share * math.exp(log_probability(value, tau, beta))
     z = sum(weighted.values())
     return Law({ids: w / z for ids, w in weighted.items()}, proposal, z, max_attempts)

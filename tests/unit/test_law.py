@@ -106,7 +106,7 @@ def test_every_schedule_follows_the_law_from_zero_and_from_the_prompt(
 
     target = 1.0 if relative else 1.0 + origin
     quantiles = (target - 0.2, target)
-    threshold = Threshold(target, 0.5, MAX_NEW, schedule, False, relative, quantiles)
+    threshold = Threshold(target, 0.5, MAX_NEW, schedule, False, relative, quantiles, SIZE)
     p = StarsParams(threshold, TiltRule(0.3), Segmentation(SIZE), 5)
     law, at_zero = (
         first_segment_law(model, shifted(by), threshold, 0.3, Boundary(SIZE), 5)

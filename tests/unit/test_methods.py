@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stars_local.core.boundaries import BoundaryKind
 from stars_local.core.doubles import TableReward
 from stars_local.core.driver import Driver, Task
 from stars_local.core.events import Finished, Judged, Kept
@@ -19,6 +20,7 @@ from stars_local.core.methods import Context
 from stars_local.core.methods.registry import METHODS, MethodParams, build
 from stars_local.core.records import Finish, Outcome, Prompt, Result, Scores
 from stars_local.core.seeds import SeedSource
+from stars_local.core.thresholds import Schedule
 from tests.support.laws import answer, letters_model, letters_reward, run_events
 
 MAX_NEW = 14
@@ -141,6 +143,31 @@ def test_trivial_settings_are_plain_sampling(name: str, trivial: dict[str, Any])
         plain = run("vanilla", seed)
         assert steered.token_ids == plain.token_ids
         assert steered.finish_reason == plain.finish_reason
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("stars", {}),
+        ("stars", {"tau_at_start": True}),
+        ("stars", {"boundary": BoundaryKind.ENTROPY}),
+        ("stars", {"segment_size": 3, "quantile_size": 4}),
+        ("cards", {}),
+        ("rejection", {}),
+    ],
+)
+def test_quantiles_go_by_tokens_whatever_the_segments_are(name: str, own: dict[str, Any]) -> None:
+    quantiles = (0.2, 0.5, 0.9)
+    changed = replace(PARAMS, schedule=Schedule.QUANTILE, quantiles=quantiles, **own)
+    met = set()
+    for seed in range(30):
+        n = 0
+        for segment in run(name, seed, changed).segments:
+            n += segment.n_tokens
+            place = min(math.ceil(n / 4) - 1, len(quantiles) - 1)
+            assert segment.threshold == quantiles[place]
+            met.add(place)
+    assert len(met) > 1
 
 
 class Gated(TableReward):

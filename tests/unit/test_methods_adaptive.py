@@ -157,9 +157,11 @@ def test_the_threshold_moves_by_two_spreads_a_budget_of_lead() -> None:
 
 @pytest.mark.parametrize("schedule", list(Schedule))
 def test_a_shift_moves_every_schedule_as_a_whole(schedule: Schedule) -> None:
-    plain = Threshold(1.0, 0.5, 12, schedule, quantiles=(0.2, 0.4))
-    moved = ShiftedThreshold(1.0, 0.5, 12, schedule, quantiles=(0.2, 0.4), shift=0.7)
-    for segment, n in enumerate((3, 6, 12)):
-        at = plain.at(n, -1.0, segment=segment)
-        assert moved.at(n, -1.0, segment=segment) == pytest.approx(at + 0.7)
-        assert replace(moved, shift=0.0).at(n, -1.0, segment=segment) == at
+    plain = Threshold(1.0, 0.5, 12, schedule, quantiles=(0.2, 0.4), quantile_size=3)
+    moved = ShiftedThreshold(
+        1.0, 0.5, 12, schedule, quantiles=(0.2, 0.4), quantile_size=3, shift=0.7
+    )
+    for n in (3, 6, 12):
+        at = plain.at(n - 3, -1.0, n_end=n)
+        assert moved.at(n - 3, -1.0, n_end=n) == pytest.approx(at + 0.7)
+        assert replace(moved, shift=0.0).at(n - 3, -1.0, n_end=n) == at

@@ -52,6 +52,7 @@ OTHER: dict[str, Any] = {
     "max_segment_tokens": 3,
     "entropy_threshold": 0.9,
     "quantiles": (2.0, 2.0, 2.0, 2.0),
+    "quantile_size": 1,
     "n": 2,
     "k": 1,
     "k_schedule": KSchedule.GROW,
@@ -62,6 +63,7 @@ OTHER: dict[str, Any] = {
 # the settings beside it under which a parameter shows
 UNDER: dict[str, dict[str, Any]] = {
     "quantiles": {"schedule": Schedule.QUANTILE},
+    "quantile_size": {"schedule": Schedule.QUANTILE},
     "force": {"max_attempts": 2, "reward_threshold": 3.0},
     "min_tokens": {"boundary": BoundaryKind.ENTROPY},
     "entropy_threshold": {"boundary": BoundaryKind.ENTROPY},

@@ -85,8 +85,10 @@ def test_thresholds_by_hand() -> None:
     assert Threshold(2.0, 0.5, 100, ended_at_r_star=True).at(1, 0.0, ended=True) == 2.0
     assert ramp.at(1, 0.0, ended=True) < 2.0
     assert Threshold(2.0, 1.0, 100, relative=True).at(0, 1.0) == 3.0
-    quantile = Threshold(2.0, 0.5, 100, Schedule.QUANTILE, quantiles=(0.1, 0.2))
-    assert [quantile.at(9, 0.0, segment=k) for k in range(3)] == [0.1, 0.2, 2.0]
+    quantile = Threshold(2.0, 0.5, 100, Schedule.QUANTILE, quantiles=(0.1, 0.2), quantile_size=8)
+    assert [quantile.at(n, 0.0) for n in (1, 8, 9, 16, 17, 99)] == [0.1, 0.1, 0.2, 0.2, 0.2, 0.2]
+    assert quantile.at(8, 0.0, n_end=9) == 0.2
+    assert Threshold(2.0, 0.5, 100, Schedule.QUANTILE).at(9, 0.0) == 2.0
     assert Threshold(-math.inf, 0.5, 100).at(3, 1.0) == -math.inf
 
 

@@ -46,9 +46,11 @@ class ShiftedThreshold(Threshold):
 
     shift: float = 0.0
 
-    def at(self, n_tokens: int, initial: float, *, segment: int = 0, ended: bool = False) -> float:
+    def at(
+        self, n_tokens: int, initial: float, *, n_end: int | None = None, ended: bool = False
+    ) -> float:
         """The threshold of the schedule, moved."""
-        return self.shift + Threshold.at(self, n_tokens, initial, segment=segment, ended=ended)
+        return self.shift + Threshold.at(self, n_tokens, initial, n_end=n_end, ended=ended)
 
 
 def adaptive(context: Context, params: StarsParams, budget: float, spread: float) -> Steps:

@@ -31,15 +31,15 @@ from stars_local.core.widths import WidthPolicy
 Method = Callable[[Context], Steps]
 _BUDGET = 3.0  # of adaptive, where none is given
 # what fields are read as whose default does not tell
-_KINDS: dict[str, Any] = {"boundary": BoundaryKind, "budget": float}
+_KINDS: dict[str, Any] = {"boundary": BoundaryKind, "budget": float, "quantile_size": int}
 
 
 @dataclass(frozen=True, slots=True)
 class MethodParams:
     """All knobs of all methods; see `StarsParams`, `Threshold` and `Segmentation` for units.
 
-    boundary: None is the method's own. max_segment_tokens: the longest segment of cards. n:
-    answers of best-of-n. k, k_schedule: of blockwise. price: of a token, in units of the reward,
+    boundary: None is the method's own. quantile_size: None is `segment_size`. max_segment_tokens:
+    the longest segment of cards. n: answers of best-of-n. k, k_schedule: of blockwise. price: of a token, in units of the reward,
     for stopping. spread: standard deviation of the rewards at one position, for stopping and
     adaptive. budget: judged tokens per kept token wanted of adaptive, None for its own, and of
     stopping, None for a price.
@@ -61,6 +61,7 @@ class MethodParams:
     max_segment_tokens: int = 64
     entropy_threshold: float = 3.0
     quantiles: tuple[float, ...] = ()
+    quantile_size: int | None = None
     n: int = 10
     k: int = 4
     k_schedule: KSchedule = KSchedule.UNIFORM
@@ -78,6 +79,7 @@ class MethodParams:
             self.ended_at_r_star,
             self.threshold_from is ThresholdFrom.PROMPT,
             self.quantiles,
+            self.segment_size if self.quantile_size is None else self.quantile_size,
         )
 
     def segmentation(self) -> Segmentation:
@@ -128,7 +130,12 @@ def _stars(params: MethodParams, parts: Parts) -> Method:
 
 
 def _cards(params: MethodParams, parts: Parts) -> Method:
-    return _stars(dataclasses.replace(params, segment_size=params.max_segment_tokens), parts)
+    own = dataclasses.replace(
+        params,
+        segment_size=params.max_segment_tokens,
+        quantile_size=params.threshold().quantile_size,
+    )
+    return _stars(own, parts)
 
 
 def _rejection(params: MethodParams, parts: Parts) -> Method:
@@ -165,7 +172,7 @@ def _stopping(params: MethodParams, parts: Parts) -> Method:
 # a whole answer is reseeded where segments would begin, and a calibration belongs to a size
 _WHOLE = frozenset({"segment_size", "max_new_tokens"})
 _CUT = _WHOLE | {"boundary", "min_tokens", "entropy_threshold"}
-_TARGET = frozenset({"alpha", "beta", "reward_threshold", "schedule", "quantiles"})
+_TARGET = frozenset({"alpha", "beta", "reward_threshold", "schedule", "quantiles", "quantile_size"})
 _JUDGED = _TARGET | {"threshold_from", "ended_at_r_star", "tau_at_start", "max_attempts", "force"}
 
 METHODS: dict[str, MethodSpec] = {
@@ -263,7 +270,8 @@ def _read(key: str, text: str, example: object) -> Any:
 
 def check(params: MethodParams) -> None:
     """Raise UsageError for values out of range."""
-    at_least = dict.fromkeys(("segment_size", "max_attempts", "max_new_tokens", "min_tokens"), 1)
+    counts = ("segment_size", "quantile_size", "max_attempts", "max_new_tokens", "min_tokens")
+    at_least = dict.fromkeys(counts, 1)
     at_least |= {"n": 1, "k": 1, "budget": 1, "price": 0, "max_segment_tokens": params.min_tokens}
     for key, least in at_least.items():
         value = getattr(params, key)

@@ -131,10 +131,11 @@ def _judge(
     """Hold one proposal of a round against its threshold."""
     reward = yield from progress.reward_of(proposals, offset)
     proposal = proposals[offset]
+    n_end = progress.n_tokens + proposal.n_tokens
     threshold = params.threshold.at(
-        progress.n_tokens + (0 if params.tau_at_start else proposal.n_tokens),
+        progress.n_tokens if params.tau_at_start else n_end,
         initial,
-        segment=progress.n_segments,
+        n_end=n_end,
         ended=progress.ends(proposal),
     )
     verdict = params.rule(reward, threshold, progress.uniform(index))
