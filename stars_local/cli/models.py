@@ -15,7 +15,9 @@ from stars_local.cli.models_shared import AsJson, ModelsDir, calibrated_with_def
 from stars_local.core.errors import ModelError
 
 if TYPE_CHECKING:
+    from stars_local.catalog.folder import OnProgress
     from stars_local.catalog.listing import Entry
+    from stars_local.catalog.verify import Verdict
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -88,15 +90,15 @@ def path_command(
 
 @app.command("verify")
 def verify_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
-    """Hash every file here again, shipped reward models too; exit code 1 if one is damaged."""
+    """Hash every file here again, reward models too; exit code 1 if one is damaged."""
     from stars_local.catalog.folder import models_folder
-    from stars_local.catalog.verify import verify_file, verify_models
+    from stars_local.catalog.verify import verify_models
     from stars_local.cli.progress import stages
     from stars_local.cli.terminal import neutralise
 
     with stages() as on_progress:
-        verdicts = verify_models(models_folder(models_dir), on_progress)
-        verdicts += [verify_file(path, sha, on_progress) for path, sha in _reward_files()]
+        folder = models_folder(models_dir)
+        verdicts = verify_models(folder, on_progress) + _verify_rewards(folder, on_progress)
     if as_json:
         rows = [
             {"path": str(verdict.path), "state": verdict.state, "detail": verdict.detail}
@@ -113,20 +115,29 @@ def verify_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> Non
         raise ModelError(f"{', '.join(bad)}: not what came here: remove it and fetch it again")
 
 
-def _reward_files() -> list[tuple[Path, str]]:
-    from stars_local.reward.manifest import read_manifest
-    from stars_local.reward.resolve import shipped_models
+def _verify_rewards(folder: Path, on_progress: OnProgress) -> list[Verdict]:
+    """Each file of a reward model against the hash that its own manifest names."""
+    from stars_local.catalog.verify import Verdict, verify_file
+    from stars_local.core.errors import RewardError
+    from stars_local.reward.manifest import MANIFEST_NAME, read_manifest
+    from stars_local.reward.resolve import known_models
 
-    files = []
-    for folder in shipped_models().values():
-        manifest = read_manifest(folder)
+    verdicts = []
+    for place in known_models(folder).values():
+        try:
+            manifest = read_manifest(place)
+        except RewardError as error:
+            verdicts.append(Verdict(place / MANIFEST_NAME, "damaged", str(error)))
+            continue
         digests = {
             manifest.model_file: manifest.sha256,
             manifest.tokenizer_file: manifest.tokenizer_sha256,
             **manifest.data_files,
         }
-        files += [(folder / name, digest) for name, digest in digests.items()]
-    return files
+        verdicts += [
+            verify_file(place / name, digest, on_progress) for name, digest in digests.items()
+        ]
+    return verdicts
 
 
 @app.command("remove")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import typer
 
@@ -18,12 +19,12 @@ def licences_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> N
     from stars_local.catalog.folder import models_folder
     from stars_local.catalog.listing import list_models
     from stars_local.cli.terminal import neutralise
-    from stars_local.reward.manifest import read_manifest
-    from stars_local.reward.resolve import shipped_models
+    from stars_local.reward.resolve import known_models
 
+    folder = models_folder(models_dir)
     rows = [("package", name, licence) for name, licence in package_licences("stars-local")]
-    rows += [("reward", name, read_manifest(f).licence) for name, f in shipped_models().items()]
-    here = [entry for entry in list_models(models_folder(models_dir)) if entry.path is not None]
+    rows += [("reward", name, _licence_of(place)) for name, place in known_models(folder).items()]
+    here = [entry for entry in list_models(folder) if entry.path is not None]
     rows += [("model", entry.name, entry.licence or _UNKNOWN) for entry in here]
     if as_json:
         keys = ("kind", "name", "licence")
@@ -31,6 +32,16 @@ def licences_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> N
         return
     for kind, name, licence in rows:
         typer.echo(neutralise(f"{kind:8} {name:28} {licence}"))
+
+
+def _licence_of(reward: Path) -> str:
+    from stars_local.core.errors import RewardError
+    from stars_local.reward.manifest import read_manifest
+
+    try:
+        return read_manifest(reward).licence
+    except RewardError as error:
+        return f"{_UNKNOWN}: {error}"
 
 
 def package_licences(root: str) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from stars_local.catalog.folder import models_folder
 from stars_local.core.errors import RewardError, UsageError
 from stars_local.core.ports import RewardModel
 from stars_local.reward.combine import CombinedReward, Term, parse_gate, parse_reward
@@ -74,38 +75,41 @@ def open_reward(
 def find_model(name: str) -> tuple[Path, bool]:
     """The folder of a reward model, and whether it came with the program.
 
-    `name` is a folder that holds `reward.json`, or the name of a shipped model.
+    `name` is a folder that holds `reward.json`, or the name of one of `known_models`.
     """
     folder = Path(name)
     try:
         is_model = (folder / MANIFEST_NAME).is_file()
     except OSError as error:  # a name that is too long
         raise UsageError(f"no reward model {name[:60]!r}...: {error.strerror}") from error
+    known = known_models()
+    if not is_model and name in known:
+        folder, is_model = known[name], True
     if is_model:
         resolved = folder.resolve()
         return resolved, resolved in [place / DEFAULT_MODEL for place in _SHIPPED]
-    shipped = shipped_models()
-    if name in shipped:
-        return shipped[name], name == DEFAULT_MODEL
     if folder.is_dir():
         raise RewardError(
             f"{folder}: no {MANIFEST_NAME} in it; 'stars-local reward export' makes such folders"
         )
-    close = difflib.get_close_matches(name, shipped, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    known = ", ".join(shipped) or "none"
     raise UsageError(
-        f"no reward model {name!r}: {hint}give a folder with {MANIFEST_NAME}, or a shipped name "
-        f"({known})"
+        f"no reward model {name!r}: {hint}give a folder with {MANIFEST_NAME}, or a name that is "
+        f"known ({', '.join(known) or 'none'})"
     )
 
 
-def shipped_models() -> dict[str, Path]:
-    """The folders of the reward models that came with the program, by name."""
+def known_models(folder: Path | None = None) -> dict[str, Path]:
+    """The folders of reward models by name: those that came with the program, which go first,
+    and those of the models folder, where bundles put theirs."""
     found: dict[str, Path] = {}
-    for place in _SHIPPED:
-        if place.is_dir():
-            for folder in sorted(place.iterdir()):
-                if (folder / MANIFEST_NAME).is_file():
-                    found.setdefault(folder.name, folder)
+    for place in (*_SHIPPED, models_folder(folder)):
+        try:
+            inside = sorted(place.iterdir())
+        except OSError:  # none there, or not ours to read
+            continue
+        for each in inside:
+            if (each / MANIFEST_NAME).is_file():
+                found.setdefault(each.name, each)
     return found

@@ -160,3 +160,33 @@ def test_a_manifest_that_cannot_be_written_is_one_line(place: Path) -> None:
     (place / "other" / "manifests").write_text("in the way")
     said = run("bundle", "install", "stars.tar", "--models-dir", "other", code=1)
     assert "the manifest of tiny.gguf cannot be written" in said.splitlines()[-1]
+
+
+def test_an_installed_reward_model_goes_by_its_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create()
+    here(place, monkeypatch, "other")
+    monkeypatch.chdir(place / "other")
+    assert "tiny-reward" not in run("models", "licences")
+    run("bundle", "install", "../stars.tar")
+    asked: list[bool] = []
+    monkeypatch.setattr("stars_local.reward.onnx_model.probe", lambda *_: asked.append(True))
+    options = ["--reward", "tiny-reward", "--model", "tiny", "--n-ctx", "256", "--threads", "1"]
+    given = ["--alpha", "0.5", "--beta", "0.5", "--reward-threshold", "0", "--provider", "cpu"]
+    answer = json.loads(run("generate", "hello", "--json", "--max-new-tokens", "4", "--seed", "0",
+                            "--segment-size", "2", *options, *given))  # fmt: skip
+    assert answer["reward_model"]["name"] == "tiny"
+    assert asked, "what came in a bundle is tried in a process of its own first"
+    licences = {
+        (row["kind"], row["name"]) for row in json.loads(run("models", "licences", "--json"))
+    }
+    assert {("reward", "tiny-reward"), ("reward", "hh-minilm")} <= licences
+    network = place / "other" / "models" / "tiny-reward" / "model.onnx"
+    assert f"intact   {network}" in run("models", "verify").splitlines()
+    network.write_bytes(network.read_bytes()[:-1] + b"x")
+    assert f"DAMAGED  {network}" in runner.invoke(app, ["models", "verify"]).stdout
+    manifest = network.with_name("reward.json")
+    manifest.write_text("{}")
+    assert f"DAMAGED  {manifest}" in runner.invoke(app, ["models", "verify"]).stdout
+    assert "reward   tiny-reward" in run("models", "licences")

@@ -21,7 +21,7 @@ ALLOWED = {
     "core": {"core"},
     "llama": {"llama", "core"},
     "preferences": {"preferences", "core"},
-    "reward": {"reward", "preferences", "core", "data"},
+    "reward": {"reward", "preferences", "catalog", "core", "data"},
     "training": {"training", "preferences", "core"},
     "exporting": {"exporting", "training", "reward", "preferences", "core"},
     "catalog": {"catalog", "core", "llama"},
