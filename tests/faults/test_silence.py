@@ -35,6 +35,7 @@ def assert_all_ended_well(done: subprocess.CompletedProcess[str]) -> None:
     names = {each["command"][0] for each in said}
     assert {"generate", "chat", "eval", "calibrate", "models", "reward", "bench"} <= names
     assert {"doctor", "quants", "bundle"} <= names
+    assert said[2]["command"][:2] == ["bundle", "install"], "all that follows uses what it wrote"
 
 
 def test_no_command_opens_a_socket(tmp_path: Path) -> None:
@@ -49,7 +50,9 @@ def test_a_socket_would_be_noticed(how: str, tmp_path: Path) -> None:
     assert done.returncode not in (0, 1) or "PermissionError" in done.stderr
 
 
-def test_every_command_runs_without_any_interface(tmp_path: Path) -> None:
+def test_every_command_runs_without_any_interface_from_a_bundle_installed_there(
+    tmp_path: Path,
+) -> None:
     if shutil.which("unshare") is None:
         pytest.skip("no unshare(1) here")
     look = subprocess.run(

@@ -13,6 +13,7 @@ import ctypes
 import json
 import os
 import platform
+import shutil
 import socket
 import struct
 import sys
@@ -62,58 +63,76 @@ def forbid_sockets() -> bool:
     )
 
 
-def commands(folder: Path) -> Iterator[tuple[list[str], str]]:
-    """Arguments and standard input of everything that a person does after the models came."""
+def pack(folder: Path) -> list[list[str]]:
+    """Write what the other machine has; the commands that carry it here, in one bundle."""
     from tests.support.tiny_gguf import write_tiny
     from tests.support.tiny_reward import write_tiny_reward
 
-    model = write_tiny(folder / "tiny.gguf", "llama")
-    reward = write_tiny_reward(folder / "tiny-reward")
-    prompts, checks = folder / "prompts.jsonl", folder / "checks.jsonl"
-    for path, n in ((prompts, 24), (checks, 8)):
-        path.write_text("".join(f'{{"prompt": "{path.stem} {i}"}}\n' for i in range(n)))
+    there = folder / "there"
+    there.mkdir()
+    bundle, held = str(folder / "stars.tar"), []
+    for seed, name in enumerate(("tiny", "source")):
+        held += ["--model", str(write_tiny(there / f"{name}.gguf", "llama", seed=seed))]
+    held += ["--reward", str(write_tiny_reward(there / "tiny-reward"))]
+    for name, n in (("prompts", 24), ("checks", 8)):
+        path = there / f"{name}.jsonl"
+        path.write_text("".join(f'{{"prompt": "{name} {i}"}}\n' for i in range(n)))
+        held += ["--prompts", str(path)]
+    return [
+        ["bundle", "create", bundle, *held],
+        ["bundle", "verify", bundle],
+        ["bundle", "install", bundle],
+    ]
+
+
+def commands(folder: Path) -> Iterator[tuple[list[str], str]]:
+    """Arguments and standard input of everything that a person does after the bundle came: by
+    the names that its models have now, for nothing else is left of them."""
+    models = Path(os.environ["STARS_LOCAL_MODELS_DIR"])
+    sets = Path(os.environ["XDG_DATA_HOME"]) / "stars-local" / "prompts"
+    prompts, checks = str(sets / "prompts.jsonl"), str(sets / "checks.jsonl")
     small = [
-        *("--model", str(model), "--n-ctx", "256", "--threads", "1", "--seed", "0"),
+        *("--model", "tiny", "--n-ctx", "256", "--threads", "1", "--seed", "0"),
         *("--max-new-tokens", "8", "--segment-size", "4"),
     ]
-    steer = [*("--reward", str(reward)), "--width", "2", "--provider", "cpu"]
+    steer = [*("--reward", "tiny-reward"), "--width", "2", "--provider", "cpu"]
     given = ["--alpha", "0.5", "--beta", "0.5", "--reward-threshold", "0.5"]
     yield ["--version"], ""
     yield ["generate", "hello", "--method", "vanilla", *small], ""
     yield ["generate", "hello", "--json", *small, *steer, *given], ""
     yield ["chat", *small, *steer, *given], "hello\n/why\n/save c.jsonl\n/retry\n"
     yield ["chat", "--resume", *small, *steer, *given], "again\n/load c.jsonl\n"
-    out = ["--prompts", str(prompts), "--out", str(folder / "run")]
+    out = ["--prompts", prompts, "--out", str(folder / "run")]
     yield ["eval", *out, "--limit", "3", *small, *steer, *given], ""
     yield ["report", str(folder / "run"), "--out", str(folder / "page")], ""
-    pair = ["--prompts", str(prompts), "--check-prompts", str(checks)]
+    pair = ["--prompts", prompts, "--check-prompts", checks]
     calibration = ["--out", str(folder / "c.json"), "--attempts", "2", "--slots", "4"]
     yield ["calibrate", *pair, *calibration, *small, *steer], ""
-    folder_of_models = ["--models-dir", str(folder / "models")]
-    yield ["models", "import", str(model), *folder_of_models], ""
-    yield ["models", "verify", *folder_of_models], ""
-    yield ["models", "list", *folder_of_models], ""
-    yield ["models", "info", str(model)], ""
-    yield ["reward", "check", str(reward)], ""
-    yield ["doctor", "--model", str(model), "--reward", str(reward), *folder_of_models], ""
-    source = write_tiny(folder / "source.gguf", "llama")
+    yield ["models", "import", str(models / "tiny.gguf"), "--models-dir", str(folder / "more")], ""
+    yield ["models", "verify"], ""
+    yield ["models", "list"], ""
+    yield ["models", "licences"], ""
+    yield ["models", "info", "tiny"], ""
+    yield ["reward", "check", "tiny-reward"], ""
+    yield ["doctor", "--model", "tiny", "--reward", "tiny-reward"], ""
     made = ["--types", "Q8_0", "--threads", "1", "--out", str(folder / "quants")]
-    yield ["quants", "make", str(source), *made], ""
-    compared = [str(source), str(folder / "quants" / "source.Q8_0.gguf"), "--limit", "3"]
-    into = ["--out", str(folder / "compared"), "--prompts", str(prompts), "--cohort", "3"]
+    yield ["quants", "make", "source", *made], ""
+    files = [str(models / "source.gguf"), str(folder / "quants" / "source.Q8_0.gguf")]
+    into = ["--out", str(folder / "compared"), "--prompts", prompts, "--cohort", "3"]
     of_source = small[2:]
-    yield ["quants", "compare", *compared, *into, *of_source, *steer, *given], ""
-    bundle, installed = str(folder / "stars.tar"), folder / "installed"
-    held = ["--model", str(model), "--reward", str(reward)]
-    yield ["bundle", "create", bundle, *held], ""
-    yield ["bundle", "verify", bundle], ""
-    yield ["bundle", "install", bundle, "--models-dir", str(installed)], ""
-    from_bundle = [*small, *steer, *given]
-    from_bundle[1] = str(installed / "tiny.gguf")
-    from_bundle[from_bundle.index("--reward") + 1] = str(installed / "tiny-reward")
-    yield ["generate", "hello", *from_bundle], ""
-    timed = ["--model", str(model), "--reward", str(reward), "--only", "rollback"]
+    yield ["quants", "compare", *files, "--limit", "3", *into, *of_source, *steer, *given], ""
+    timed = ["--model", "tiny", "--reward", "tiny-reward", "--only", "rollback"]
     yield ["bench", *timed, "--runs", "1", "--threads", "1"], ""
+
+
+def run(app: Any, args: list[str], typed: str) -> bool:
+    """Run one command and tell how it ended; whether that was badly."""
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(app, args, input=typed)
+    said = "" if result.exit_code == 0 else f"{result.stderr} {result.exception!r}"
+    print(json.dumps({"command": args, "code": result.exit_code, "said": said}), flush=True)
+    return result.exit_code != 0
 
 
 def main(arguments: list[str]) -> int:
@@ -122,23 +141,19 @@ def main(arguments: list[str]) -> int:
     os.chdir(folder)
     for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "HOME"):
         os.environ[name] = str(folder / name.lower())
-    from typer.testing import CliRunner
-
+    os.environ["STARS_LOCAL_MODELS_DIR"] = str(folder / "installed")
     from stars_local.cli.app import app
 
-    prepared = list(commands(folder))
+    packing = pack(folder)
     if "--forbid" in arguments and not forbid_sockets():
         print(json.dumps({"note": "native code is not covered on this system"}))
     if "python" in arguments:
         socket.create_server(("127.0.0.1", 0)).close()
     elif "native" in arguments:
         ctypes.CDLL(None).socket(socket.AF_INET, socket.SOCK_STREAM, 0)
-    failed = 0
-    for args, typed in prepared:
-        result = CliRunner().invoke(app, args, input=typed)
-        failed += result.exit_code != 0
-        said = "" if result.exit_code == 0 else f"{result.stderr} {result.exception!r}"
-        print(json.dumps({"command": args, "code": result.exit_code, "said": said}), flush=True)
+    failed = sum(run(app, args, "") for args in packing)
+    shutil.rmtree(folder / "there")
+    failed += sum(run(app, args, typed) for args, typed in commands(folder))
     return 1 if failed else 0
 
 
