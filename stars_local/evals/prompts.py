@@ -1,4 +1,4 @@
-"""Prompt sets from the files that people publish; the format is told from the content.
+"""Prompt sets from the files that people publish.
 
     HH-RLHF             JSON lines with `chosen` (whole dialogues); the history is kept, the last
                         assistant turn of the data is dropped
@@ -6,15 +6,18 @@
     AdvBench            CSV with `goal`
     JailbreakBench      JSON list of objects with `instruction`; AlpacaEval alike
     XSTest              CSV with `prompt` and `label` (safe, unsafe)
-    IMDB                CSV with `text` and `label`: the first words of a review are the prompt,
-                        as raw text
+    IMDB                CSV or JSON lines with `text` and `label`: the first words of a review are
+                        the prompt, as raw text
     MT-bench            JSON lines with `turns`: the first is the prompt, the rest stand in
                         `PromptSet.later_turns`
-    generic             JSON lines or CSV with `prompt`, `question` or `messages`, and `id`; else
-                        text with a prompt a line
+    generic             JSON lines or CSV with `prompt`, `question`, `messages` (in CSV as JSON) or
+                        `text` without a `label`, and `id`; else text with a prompt a line
 
-Files may be gzipped. A prompt's id is the given one, else a hash of its text: it does not depend
-on the order of the file, nor on how many are taken.
+The format is told from the content, but a .txt file is a prompt a line whatever it begins with,
+and a .csv, .json or .jsonl file that is not what its name says is an error. Files may be gzipped.
+A line ends at a newline and nowhere else. An empty prompt is an error, an empty line of text is
+none. A prompt's id is the given one, else a hash of its text: it does not depend on the order of
+the file, nor on how many are taken.
 """
 
 from __future__ import annotations
@@ -23,23 +26,17 @@ import csv
 import gzip
 import hashlib
 import io
-import json
 import random
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from stars_local.core.errors import DataError
 from stars_local.core.records import Message, Prompt
+from stars_local.evals.prompt_formats import Row, read_rows
 
-REVIEW_WORDS = 8  # of a review, as the prompt to continue
 _MAX_BYTES = 1 << 30
-_TEXT_KEYS = ("prompt", "instruction", "question", "goal", "Goal", "Behavior")
-_PROMPT_KEYS = {*_TEXT_KEYS, "chosen", "messages", "turns", "text"}
-_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
-csv.field_size_limit(1 << 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +50,6 @@ class PromptSet:
     prompts: tuple[Prompt, ...]
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     later_turns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A prompt before it has its final id."""
-
-    messages: tuple[Message, ...] = ()
-    text: str | None = None
-    given_id: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    later_turns: tuple[str, ...] = ()
 
 
 def read_prompts(
@@ -83,7 +69,7 @@ def read_prompts(
     """
     raw = _read(path)
     try:
-        rows = [row for row in _rows(_decode(raw, path), path) if row.messages or row.text]
+        rows = list(read_rows(_decode(raw, path), path))
     except RecursionError as error:
         raise DataError(f"{path}: nested too deep: give a list of prompts") from error
     except csv.Error as error:
@@ -129,118 +115,9 @@ def _unpack(raw: bytes, path: Path) -> bytes:
     return content
 
 
-def _rows(text: str, path: Path) -> Iterator[_Row]:
-    start = text.lstrip()[:1]
-    if start == "[" or (start == "{" and not _is_lines(text)):
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not JSON: {error}") from error
-        return _from_tree(data, path, ())
-    if start == "{":
-        return _from_lines(text, path)
-    header = next(csv.reader(io.StringIO(text)), [])
-    if {"text", "label"} <= set(header) or set(header) & {*_TEXT_KEYS, "messages"}:
-        reader = csv.DictReader(io.StringIO(text))
-        return (_from_object(row, f"{path}:{reader.line_num}") for row in reader)
-    return (_Row((Message("user", line),)) for line in text.splitlines() if line.strip())
-
-
-def _is_lines(text: str) -> bool:
-    """Whether the file has an object a line, and is not one tree written on one line."""
-    first, _, rest = text.lstrip().partition("\n")
-    try:
-        found = json.loads(first)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and bool(rest.strip() or _PROMPT_KEYS & set(found))
-
-
-def _from_lines(text: str, path: Path) -> Iterator[_Row]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: not JSON: {error}") from error
-        if not isinstance(found, dict):
-            raise DataError(f"{path}:{number}: expected an object, found {type(found).__name__}")
-        yield _from_object(found, f"{path}:{number}")
-
-
-def _from_tree(data: Any, path: Path, topic: tuple[str, ...]) -> Iterator[_Row]:
-    if isinstance(data, str):
-        labels = {"topic": " / ".join(topic)} if topic else {}
-        yield _Row((Message("user", data),), labels=labels)
-    elif isinstance(data, list):
-        for place, item in enumerate(data):
-            if isinstance(item, dict):
-                yield _from_object(item, f"{path}[{place}]")
-            else:
-                yield from _from_tree(item, path, topic)
-    elif isinstance(data, dict):
-        for key, value in data.items():
-            yield from _from_tree(value, path, (*topic, key))
-    else:
-        raise DataError(f"{path}: expected questions, found {type(data).__name__}")
-
-
-def _from_object(values: Mapping[str, Any], where: str) -> _Row:
-    given = values.get("id", values.get("question_id"))
-    known = {"category", "label", "type", "source", "Category"}
-    labels = {key.lower(): str(values[key]) for key in known & set(values)}
-    made: dict[str, Any] = {
-        "given_id": None if given in (None, "") else str(given),
-        "labels": labels,
-    }
-    if "chosen" in values:
-        return _Row(parse_dialogue(str(values["chosen"]), where), **made)
-    if isinstance(values.get("messages"), list):
-        return _Row(_messages(values["messages"], where), **made)
-    if isinstance(values.get("turns"), list) and values["turns"]:
-        first, *later = map(str, values["turns"])
-        return _Row((Message("user", first),), **made, later_turns=tuple(later))
-    for key in _TEXT_KEYS:
-        if isinstance(values.get(key), str):
-            return _Row((Message("user", values[key]),), **made)
-    if isinstance(values.get("text"), str):
-        words = values["text"].replace("<br />", " ").split()
-        return _Row(text=" ".join(words[:REVIEW_WORDS]), **made)
-    raise DataError(f"{where}: no prompt: give one of {', '.join(_TEXT_KEYS[:4])}, messages, text")
-
-
-def parse_dialogue(text: str, where: str) -> tuple[Message, ...]:
-    """The turns of an HH-RLHF dialogue up to its last human one."""
-    messages: list[Message] = []
-    for part in ("\n" + text.strip()).split("\n\n" if text.startswith("\n\n") else "\n"):
-        speaker, colon, content = part.strip().partition(":")
-        if colon and speaker in _SPEAKERS:
-            messages.append(Message(_SPEAKERS[speaker], content.strip()))
-        elif messages and part.strip():
-            last = messages[-1]
-            messages[-1] = Message(last.role, f"{last.content}\n\n{part.strip()}")
-    while messages and messages[-1].role == "assistant":
-        messages.pop()
-    if not messages:
-        raise DataError(f"{where}: no 'Human:' turn in the dialogue")
-    return tuple(messages)
-
-
-def _messages(items: Sequence[Any], where: str) -> tuple[Message, ...]:
-    found = []
-    for item in items:
-        if not isinstance(item, dict) or not {"role", "content"} <= set(item):
-            raise DataError(f"{where}: a message has 'role' and 'content'")
-        found.append(Message(str(item["role"]), str(item["content"])))
-    if not found or found[-1].role != "user":
-        raise DataError(f"{where}: the last message is the user's")
-    return tuple(found)
-
-
-def _with_ids(rows: Sequence[_Row], path: Path) -> list[tuple[str, _Row]]:
+def _with_ids(rows: Sequence[Row], path: Path) -> list[tuple[str, Row]]:
     """Rows with unique ids; a text that comes twice is kept once."""
-    named: dict[str, _Row] = {}
+    named: dict[str, Row] = {}
     for row in rows:
         content = (
             row.text if row.text is not None else repr([(m.role, m.content) for m in row.messages])
@@ -253,7 +130,7 @@ def _with_ids(rows: Sequence[_Row], path: Path) -> list[tuple[str, _Row]]:
     return list(named.items())
 
 
-def _check_unicode(row: _Row, path: Path) -> None:
+def _check_unicode(row: Row, path: Path) -> None:
     """JSON's escapes can hold half a character, which no file and no tokenizer takes."""
     said = [each for message in row.messages for each in (message.role, message.content)]
     others = (row.text or "", row.given_id or "", *row.labels.values(), *row.later_turns)
@@ -265,7 +142,7 @@ def _check_unicode(row: _Row, path: Path) -> None:
             raise DataError(f"{path}: half a character in {shown}: mend the escape") from error
 
 
-def _prompt(name: str, row: _Row, system: str | None, prefill: str, suffix: str) -> Prompt:
+def _prompt(name: str, row: Row, system: str | None, prefill: str, suffix: str) -> Prompt:
     if row.text is not None:
         return Prompt(name, text=row.text + suffix, prefill=prefill)
     *before, last = row.messages

@@ -254,7 +254,7 @@ def test_prompts_of_odd_values(folder: Path, data: bytes) -> None:
     ids=lambda data: data[:20].hex(),
 )
 def test_prompts_of_bad_will(folder: Path, data: bytes) -> None:
-    path = written(folder, "p.txt", data)
+    path = written(folder, "p", data)
     refused_cleanly(lambda: sound(path))
 
 

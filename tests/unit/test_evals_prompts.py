@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from stars_local.core.errors import DataError
-from stars_local.evals.prompts import REVIEW_WORDS, read_prompts
+from stars_local.evals.prompt_formats import REVIEW_WORDS
+from stars_local.evals.prompts import read_prompts
 
 HH = {
     "chosen": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nMore.\n\nHuman: Bye?\n\nAssistant: Bye.",
@@ -29,6 +30,23 @@ CASES = {
     "imdb.csv": (f'text,label\n"{REVIEW}",1\n', [" ".join(["word"] * REVIEW_WORDS)]),
     "mt.jsonl": (json.dumps({"question_id": 81, "turns": ["one", "two"]}), ["one"]),
     "own.jsonl": (json.dumps({"id": "a", "prompt": "p"}), ["p"]),
+    "imdb.jsonl": (
+        json.dumps({"text": REVIEW, "label": 1}),
+        [" ".join(["word"] * REVIEW_WORDS)],
+    ),
+    "texts.jsonl": (json.dumps({"text": REVIEW}), [REVIEW]),
+    "texts.csv": (f"index,text\n0,{REVIEW}\n", [REVIEW]),
+    "chat.csv": (
+        'id,messages\n1,"[{""role"": ""user"", ""content"": ""How?""}]"\n',
+        ["How?"],
+    ),
+    "odd.jsonl": (
+        json.dumps({"prompt": "one\u2028two\x85"}, ensure_ascii=False) + "\r\n",
+        ["one\u2028two\x85"],
+    ),
+    "pages.txt": ("one\ftwo\u2028three\r\nfour\x1d", ["one\ftwo\u2028three", "four\x1d"]),
+    "tagged.txt": ("[INST] Why? [/INST]\n{how}\n", ["[INST] Why? [/INST]", "{how}"]),
+    "header.txt": ("prompt\nwhy?\n", ["prompt", "why?"]),
     "lines.txt": ("first, of two\n\nsecond\n", ["first, of two", "second"]),
 }
 
@@ -98,6 +116,35 @@ def test_labels_come_along(tmp_path: Path) -> None:
 def test_bad_files_are_named_with_what_is_wrong(tmp_path: Path, content: bytes, match: str) -> None:
     path = tmp_path / "bad"
     path.write_bytes(content)
+    with pytest.raises(DataError, match=match):
+        read_prompts(path)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("a.csv", "Query,Answer\nwhy?,so\n", "among 'Query, Answer': name one of them prompt, "),
+        ("a.csv", "\n\nwhy?\n", "no column of prompts"),
+        ("a.csv", "id,messages\n1,hello\n", "csv.*:2: messages are not JSON"),
+        ("a.csv", 'messages\n"{""role"": 1}"\n', "csv.*:2: messages are a list, found dict"),
+        ("a.csv", 'messages\n"[1]"\n', "csv.*:2: a message has"),
+        ("a.csv", "id,prompt\n1,why?\n2,\n", "csv.*:3: the prompt is empty"),
+        ("a.csv", "text,label\n  ,1\n", "csv.*:2: the prompt is empty"),
+        ("a.json", "first\nsecond\n", "not JSON: .*name the file .txt"),
+        ("a.json", '{"A": {"B": ["why?", ""]}}', r"json.*: A: B\[1\]: the prompt is empty"),
+        ("a.json", "[1]", r"\[0\]: expected questions"),
+        ("a.jsonl", '{"prompt": "a"}\n\n{"prompt": " "}\n', "jsonl.*:3: the prompt is empty"),
+        ("a.jsonl", '{"turns": ["", "then"]}\n', "jsonl.*:1: the prompt is empty"),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": ""}]}', "the prompt is empty"),
+        ("a", "[INST] why?", "not JSON: .*name the file .txt"),
+    ],
+)
+def test_a_file_that_is_not_what_it_seems_is_told_where(
+    tmp_path: Path, name: str, content: str, match: str, zipped: bool
+) -> None:
+    path = tmp_path / (f"{name}.gz" if zipped else name)
+    path.write_bytes(gzip.compress(content.encode()) if zipped else content.encode())
     with pytest.raises(DataError, match=match):
         read_prompts(path)
 
