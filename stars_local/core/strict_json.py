@@ -18,12 +18,24 @@ _KINDS = {int: "a whole number", float: "a finite number", str: "text", bool: "t
 _MAX_SHOWN = 60
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text; ValueError for whatever is wrong with it, depth included."""
+def parse_json(text: str | bytes, *, unique: bool = False) -> Any:
+    """The value of a JSON text; ValueError for whatever is wrong with it, depth included.
+
+    unique: refuse names that an object has twice, of which readers take one or the other.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_of_unique_names if unique else None)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+
+
+def _of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {json.dumps(twice)[:_MAX_SHOWN]} is there twice")
+    return found
 
 
 def is_unicode(text: str) -> bool:

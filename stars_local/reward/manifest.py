@@ -27,6 +27,8 @@ from stars_local.core.strict_json import nearest, parse_json, read_object
 MANIFEST_NAME = "reward.json"
 SCHEMA = 1
 PRECISIONS = ("fp32", "fp16", "int8")
+MAX_TOKENS = 1 << 20
+_END_OF_IDS = 1 << 31  # of token ids, output columns and counts: they become native integers
 _AXIS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -180,7 +182,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `reward.json` from a folder; RewardError names the file and the field."""
     path = folder / MANIFEST_NAME
     try:
-        raw = parse_json(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"), unique=True)
     except FileNotFoundError:
         raise RewardError(
             f"{folder}: no {MANIFEST_NAME} in it; 'stars-local reward export' makes such folders"
@@ -238,15 +240,22 @@ def _check(manifest: Manifest, where: str) -> None:
         need(
             named, at + "name", f"a letter, then letters, digits, _ or -, found {axis.name[:40]!r}"
         )
-        need(axis.output >= 0, at + "output", f"at least 0, found {axis.output}")
-        need(axis.sign in {1, -1}, at + "sign", f"1 or -1, found {axis.sign}")
+        need(_is_id(axis.output), at + "output", f"from 0 to 2^31 - 1, found {_cut(axis.output)}")
+        need(axis.sign in {1, -1}, at + "sign", f"1 or -1, found {_cut(axis.sign)}")
         need(axis.spread > 0, at + "spread", f"above 0, found {axis.spread}")
     for i, row in enumerate(manifest.accuracy):
         need(row.axis in names, f"accuracy[{i}].axis", f"one of {', '.join(names)}")
+        need(_is_id(row.pairs), f"accuracy[{i}].pairs", f"from 0, found {_cut(row.pairs)}")
         shares = (row.accuracy, *row.ci95, *row.at_tokens.values())
         need(all(0 <= share <= 1 for share in shares), f"accuracy[{i}]", "shares from 0 to 1")
-    need(manifest.max_tokens > 3, "max_tokens", f"above 3, found {manifest.max_tokens}")
+    found = _cut(manifest.max_tokens)
+    fits = 3 < manifest.max_tokens <= MAX_TOKENS
+    need(fits, "max_tokens", f"above 3 and at most {MAX_TOKENS}, found {found}")
     template, limit = manifest.template, manifest.max_prompt_tokens
+    ids = {"template.cls_id": template.cls_id, "template.sep_id": template.sep_id}
+    for field, value in (ids | {"pad_id": manifest.pad_id}).items():
+        right = value is None or _is_id(value)
+        need(right, field, f"a token id from 0 to 2^31 - 1, found {_cut(value)}")
     if template.form is Form.PAIR:
         both = template.cls_id is not None and template.sep_id is not None
         need(both, "template.cls_id and template.sep_id", "token ids where the form is 'pair'")
@@ -261,4 +270,12 @@ def _check(manifest: Manifest, where: str) -> None:
         "template.chat_template_file",
         "a file where the style is 'tokenizer', null elsewhere",
     )
-    need(manifest.pad_id >= 0, "pad_id", f"at least 0, found {manifest.pad_id}")
+
+
+def _is_id(number: int) -> bool:
+    return 0 <= number < _END_OF_IDS
+
+
+def _cut(number: int | None) -> str:
+    """A number in an error; a JSON text may hold one of 4,300 digits."""
+    return str(number)[:40]

@@ -170,7 +170,8 @@ class OnnxRewardModel:
         signs = np.array([axis.sign for axis in axes])
         means = np.array([axis.mean for axis in axes])
         spreads = np.array([axis.spread for axis in axes])
-        scaled: NDArray[np.float64] = (signs * raw - means) / spreads
+        with np.errstate(over="ignore", invalid="ignore"):  # `score` refuses what is not finite
+            scaled: NDArray[np.float64] = (signs * raw - means) / spreads
         return scaled
 
     def _batches(self, rows: Sequence[Sequence[int]], n_past: int = 0) -> Iterator[list[int]]:
@@ -198,13 +199,15 @@ class OnnxRewardModel:
         for i, axis in enumerate(self.manifest.axes):
             if n_outputs is not None and axis.output >= n_outputs:
                 raise self._misfit(f"axes[{i}].output {axis.output}")
-        largest = self._texts.max_id
+        largest, template = self._texts.max_id, self.manifest.template
+        written = {"pad_id": self.manifest.pad_id, "cls_id": template.cls_id}
+        for field, value in (written | {"sep_id": template.sep_id}).items():
+            if value is not None and value > largest:
+                raise self._misfit(f"{field} {value}")
         try:
             self.run_batch([[largest]])
         except RewardError as error:
             raise self._misfit(f"token id {largest} of the tokenizer") from error
-        if not 0 <= self.manifest.pad_id <= largest:
-            raise self._misfit(f"pad_id {self.manifest.pad_id}")
         if self.manifest.kind is not Kind.ENCODER:
             return  # decoders have no table of positions that could be too short
         try:

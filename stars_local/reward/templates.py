@@ -35,6 +35,7 @@ from stars_local.core.errors import RewardError, StarsError
 from stars_local.core.records import Prompt
 from stars_local.preferences.text_format import assemble_pair, render_prompt, render_response
 from stars_local.reward.manifest import Cut, Form, Kind, Manifest, Style
+from stars_local.reward.text_growth import check_growth
 
 if TYPE_CHECKING:
     import numpy as np
@@ -194,9 +195,11 @@ class TextEncoder:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """A `tokenizer.json`, neither padding nor cutting; RewardError where it is none."""
+    """A `tokenizer.json`, neither padding nor cutting; RewardError where it is none, or could
+    make texts so long that they fill the memory."""
     from tokenizers import Tokenizer
 
+    check_growth(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except (KeyboardInterrupt, SystemExit, GeneratorExit):

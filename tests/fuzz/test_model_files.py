@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -77,6 +78,39 @@ def test_every_odd_value_in_a_reward_manifest(spoilt: Path, manifest: dict[str, 
         refused_cleanly(lambda: read_manifest(spoilt).identity.encode())
 
 
+NUMBERS = ("-1", "0", "1", "3", "1048577", "2147483648", "4294967295", "9223372036854775808",
+           "1" + "0" * 30, "1" + "0" * 400, "0.5", "1e-320", "1e308", "-1e308", "NaN")  # fmt: skip
+COUNTED = ("max_tokens", "max_prompt_tokens", "pad_id")
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda text: text[:20])
+@pytest.mark.parametrize(
+    "place",
+    [*COUNTED, "template.cls_id", "template.sep_id"]
+    + [f"axes.0.{name}" for name in ("output", "sign", "mean", "spread")],
+)
+def test_a_reward_model_with_an_odd_number_scores_or_is_refused(
+    reward: Path, spoilt: Path, manifest: dict[str, object], place: str, number: str
+) -> None:
+    tree = json.loads(json.dumps(manifest))
+    *above, last = place.split(".")
+    node = tree
+    for step in above:
+        node = node[int(step) if step.isdigit() else step]
+    node[last] = "@@"
+    (spoilt / "reward.json").write_text(json.dumps(tree).replace('"@@"', number))
+    for name in ("model.onnx", "tokenizer.json", "golden.json"):
+        shutil.copyfile(reward / name, spoilt / name)
+
+    def read() -> None:
+        model = OnnxRewardModel(spoilt, provider="cpu", threads=1, trusted=True)
+        model.score([(PROMPT, "I am nobody."), (PROMPT, "yes " * 40)])
+
+    message = refused_cleanly(read)
+    if place in COUNTED and float(number) >= 2**31:
+        assert message is not None and place in message
+
+
 @cases()
 @given(data=json_or_bytes(GOLDEN))
 def test_golden_scores(spoilt: Path, data: bytes) -> None:
@@ -99,7 +133,17 @@ def test_tokenizers(reward: Path, spoilt: Path, data: st.DataObject) -> None:
     refused_cleanly(read)
 
 
-HOSTILE_TOKENIZERS = {
+def replacing(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def normalizing(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"normalizer": {"type": "Sequence", "normalizers": list(steps)}}
+
+
+TWICE = replacing({"String": "z"}, "zz")
+TO_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
+HOSTILE_TOKENIZERS: dict[str, dict[str, Any]] = {
     "a pattern that backtracks": {
         "pre_tokenizer": {
             "type": "Split",
@@ -111,16 +155,34 @@ HOSTILE_TOKENIZERS = {
     "a normalizer that prepends a lot": {
         "normalizer": {"type": "Prepend", "prepend": "x" * 1_000_000}
     },
+    "letters that are doubled 34 times": normalizing(*[TWICE] * 34),
+    "the same, of no named type": normalizing(
+        *[{"pattern": {"String": "z"}, "content": "zz"}] * 34
+    ),
+    "the same by a pattern": normalizing(*[replacing({"Regex": "z|^"}, "zz")] * 34),
+    "a text between all letters": normalizing(*[replacing({"String": ""}, "z" * 10)] * 10),
+    "Unicode that is taken apart and doubled": normalizing(
+        *[{"type": "NFKD"}, replacing({"String": "DZ\u030c"}, "\u01c4\u01c4")] * 34
+    ),
+    "bytes written as letters again and again": normalizing(*[{"type": "ByteLevel"}] * 34),
+    "the same before splitting": {
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [TO_BYTES] * 34}
+    },
+    "a thousand steps": normalizing(*[{"type": "Lowercase"}] * 1000),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE_TOKENIZERS)
 def test_hostile_tokenizers(reward: Path, spoilt: Path, name: str) -> None:
+    """In this process, which would die of the memory that some of them ask for."""
     good = json.loads((reward / "tokenizer.json").read_text())
     path = spoilt / "tokenizer.json"
     path.write_text(json.dumps({**good, **HOSTILE_TOKENIZERS[name]}))
-    encoder = TextEncoder(spoilt, tiny_manifest(reward))
-    refused_cleanly(lambda: encoder.encode(PROMPT, "x" * 30))
+
+    def read() -> None:
+        TextEncoder(spoilt, tiny_manifest(reward)).encode(PROMPT, "x" * 30 + "z\u01c4é")
+
+    assert refused_cleanly(read) is not None
 
 
 @cases(share=0.01)

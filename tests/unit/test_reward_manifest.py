@@ -60,6 +60,34 @@ def test_what_cannot_be_is_refused_by_its_name(raw: dict[str, Any], field: str, 
         from_json(raw, "here")
 
 
+@pytest.mark.parametrize(
+    ("at", "number"),
+    [(("max_tokens",), 2**20 + 1), (("max_tokens",), 10**4000), (("pad_id",), 2**31)]
+    + [(("template", name), value) for name in ("cls_id", "sep_id") for value in (-1, 2**31)]
+    + [(("axes", 0, "output"), 2**31), (("axes", 0, "sign"), 10**4000)],
+)
+def test_numbers_have_upper_bounds(
+    raw: dict[str, Any], at: tuple[str | int, ...], number: int
+) -> None:
+    *above, last = at
+    node: Any = raw
+    for step in above:
+        node = node[step]
+    node[last] = number
+    with pytest.raises(RewardError, match=str(last)) as caught:
+        from_json(raw, "here")
+    assert len(str(caught.value)) < 200
+
+
+def test_a_field_that_is_there_twice_is_refused(folder: Path, tmp_path: Path) -> None:
+    write_manifest(tmp_path, manifest_of(folder))
+    path = tmp_path / "reward.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"pad_id": 0', '"pad_id": 0, "pad_id": 1'), encoding="utf-8")
+    with pytest.raises(RewardError, match='the name "pad_id" is there twice'):
+        read_manifest(tmp_path)
+
+
 @pytest.mark.parametrize("part", ["axes[0]", "template"])
 def test_fields_of_parts_are_needed_too(raw: dict[str, Any], part: str) -> None:
     inner = raw["axes"][0] if part.startswith("axes") else raw["template"]
