@@ -7,6 +7,7 @@ language model finds an answer. Neither says which answer is better, so neither 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -66,7 +67,8 @@ class RefusalJudge:
 class LogprobJudge:
     """The mean log-probability of an answer's tokens; exp of its negative is the perplexity.
 
-    An answer without a token has no such mean: 0.0 stands for it, the value of certainty.
+    An answer without a token has no such mean: its value is NaN, which a line of results has as
+    null, and which takes no part in means and comparisons.
     """
 
     batch_invariant = True
@@ -82,11 +84,11 @@ class LogprobJudge:
         return RewardInfo(name, model.quant, model.sha256, LOGPROB, (LOGPROB,), _MAX_TOKENS)
 
     def score(self, items: Sequence[tuple[Prompt, str]]) -> Scores:
-        """Nats by token, at most 0."""
+        """Nats by token, at most 0; NaN for an answer without a token."""
         rewards, n_tokens = [], 0
         for prompt, text in items:
             each = self._model.logprobs(prompt, text)
             n_tokens += len(each)
-            value = sum(each) / len(each) if each else 0.0
+            value = sum(each) / len(each) if each else math.nan
             rewards.append(Reward(value, {LOGPROB: value}))
         return Scores(tuple(rewards), len(items), n_tokens)

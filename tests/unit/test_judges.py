@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stars_local.core.errors import ModelError
-from stars_local.core.records import Message, ModelInfo, Prompt
+from stars_local.core.records import Finish, Message, ModelInfo, Prompt, Result
 from stars_local.evals.judges import LogprobJudge, RefusalJudge, quality_judge
+from stars_local.evals.records import answer_line
+from stars_local.evals.summary import summarise
 from stars_local.evals.verdicts import VERDICTS, compare, decide, judge_pairs, read_verdicts
 from stars_local.llama.judging import NextWords, TextLikelihood
 from stars_local.llama.logits import LogitsModel
@@ -102,10 +104,46 @@ def test_refusals_and_likelihoods_never_stand_for_quality() -> None:
     judge = LogprobJudge(Scripted(longer))
     scores = judge.score([(PROMPT, "aa aaaa"), (PROMPT, "")])
     assert scores.rewards[0].value == pytest.approx(-math.log(8) / 2)
-    assert (scores.rewards[1].value, scores.n_tokens) == (0.0, 2)
+    assert math.isnan(scores.rewards[1].value) and scores.n_tokens == 2
     names = ["steering", "refusal", judge.info.name]
     assert quality_judge(names) is None
     assert quality_judge([*names, "other"]) == "other"
+
+
+def test_an_answer_that_ends_at_once_counts_for_no_perplexity() -> None:
+    judge = LogprobJudge(Scripted(longer))
+    name = judge.info.name
+    said = {"quiet": ["", "aa aaaa"], "loud": ["aa aaaa", "aa aaaa"]}
+    found = []
+    for arm, texts in said.items():
+        for n, text in enumerate(texts):
+            value = judge.score([(PROMPT, text)]).rewards[0].value
+            result = Result(
+                prompt_id=f"p{n}",
+                method=arm,
+                text=text,
+                finish_reason=Finish.STOP,
+                segments=(),
+                token_ids=(),
+                n_prompt_tokens=1,
+                n_reused_tokens=0,
+                n_kept_tokens=1,
+                n_rejected_tokens=0,
+                n_spare_tokens=0,
+                n_rm_calls=0,
+                n_rm_batches=0,
+                n_rm_tokens=0,
+                elapsed_s=1.0,
+                seed=0,
+            )
+            found.append(answer_line(arm, 0, result, {name: value}, []))
+    assert [line["rewards"][name] is None for line in found] == [True, False, False, False]
+    arms = summarise(found)["arms"]
+    perplexities = [arm["perplexity"][name] for arm in arms.values()]
+    assert [each["value"] for each in perplexities] == [pytest.approx(math.sqrt(8))] * 2
+    assert [each["n"] for each in perplexities] == [1, 2]
+    silent = summarise(found[:1])["arms"]["quiet"]["perplexity"][name]
+    assert silent["value"] is None
 
 
 @pytest.fixture(scope="module")
