@@ -1,11 +1,10 @@
-"""`stars-local eval`: methods side by side over a set of prompts; `sweep` varies one method's
-parameters; `eval merge` joins shards."""
+"""`stars-local eval`: methods side by side over a set of prompts; `eval merge` joins shards."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,12 +15,15 @@ from stars_local.cli.options import with_settings
 from stars_local.config import Configured
 
 if TYPE_CHECKING:
-    from stars_local.arm_specs import ArmSpec
+    from stars_local.arms import FindThresholds, Opened
     from stars_local.cli.judges import Judges
     from stars_local.evals.prompts import PromptSet
     from stars_local.evals.records import Line
     from stars_local.evals.runner import Plan, Shard
     from stars_local.evals.verdicts import Verdict
+    from stars_local.settings import Settings
+
+    Arms = tuple[Mapping[str, Settings], FindThresholds]
 
 DEFAULT_METHODS = ("vanilla", "stars")
 
@@ -49,7 +51,7 @@ ShardOf = Annotated[str, typer.Option(metavar="I/N", help="This process's part."
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class Request:
     """What is asked for beside the shared options."""
 
     prompts: Path
@@ -112,7 +114,7 @@ def evaluate(
     summary.json of the folder; `stars-local report` makes a page of them.
     `stars-local eval merge` joins shards.
     """
-    request = _Request(
+    request = Request(
         prompts,
         out,
         judge or (),
@@ -126,65 +128,31 @@ def evaluate(
         turns,
     )
     from stars_local.arm_specs import read_arms
+    from stars_local.arms import arm_settings
+    from stars_local.cli.thresholds import thresholds_for
 
     more = () if arms is None else read_arms(arms)
     methods = method or (() if more else DEFAULT_METHODS)
-    lines, found = _evaluate(configured, methods, request, more)
+    named = arm_settings(configured, methods, more)
+    lines, found = draw_arms(configured.settings, request, lambda _: (named, thresholds_for))
     if export_pairs is not None:
         _export(lines, found, export_pairs)
 
 
-@with_settings
-def sweep(
-    configured: Configured,
-    prompts: Prompts,
-    out: Out,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE,...",
-            help="A parameter and its values; as often as wanted. Default: segment size, "
-            "schedule, alpha, beta, and a given reward threshold.",
-        ),
-    ] = None,
-    grid: Annotated[bool, typer.Option(help="All combinations, not one at a time.")] = False,
-    judge: Judge = None,
-    limit: Limit = None,
-    sample_seed: SampleSeed = None,
-    cohort: Cohort = 8,
-    shard: ShardOf = "1/1",
-    margin: Margin = 0.0,
-) -> None:
-    """Vary the parameters of --method, one at a time, and compare like `eval`."""
-    from stars_local.evals.sweep import default_factors, parse_factor, sweep_arms
-
-    settings = configured.settings
-    usual = default_factors(settings.reward_threshold, settings.beta)
-    factors = dict(map(parse_factor, vary)) if vary else usual
-    methods = sweep_arms(settings.method, factors, grid=grid)
-    _evaluate(
-        configured,
-        methods,
-        _Request(prompts, out, judge or (), limit, sample_seed, cohort, shard, margin),
-    )
-
-
-def _evaluate(
-    configured: Configured,
-    methods: Sequence[str],
-    request: _Request,
-    more: Sequence[ArmSpec] = (),
+def draw_arms(
+    settings: Settings, request: Request, choose: Callable[[Opened], Arms]
 ) -> tuple[list[Line], PromptSet]:
-    """Open what is needed, run what is missing, close."""
+    """Open what is needed, run what is missing, close.
+
+    choose: the arms of the run; it may open models to find them.
+    """
     from stars_local import arms
     from stars_local.cli.eval_estimate import show_estimate
     from stars_local.cli.judges import Judges, check_judges, open_judges
-    from stars_local.cli.thresholds import thresholds_for
     from stars_local.evals.prompts import read_prompts
     from stars_local.evals.runner import parse_shard
     from stars_local.evals.turns import SECOND, check_turns, second_turn
 
-    settings = configured.settings
     part = parse_shard(request.shard)
     check_judges(request.judges)
     seed = 0 if settings.seed is None else settings.seed
@@ -198,11 +166,11 @@ def _evaluate(
     )
     if request.turns == 2:
         check_turns(found.prompts, found.later_turns)
-    named = arms.arm_settings(configured, methods, more)
     together = found.prompts if request.turns == 1 else ()  # how long second turns are, who knows
     opened, judges = arms.Opened(request.cohort, together), Judges()
     try:
-        made = arms.make_arms(named, opened, thresholds_for, seed)
+        named, find = choose(opened)
+        made = arms.make_arms(named, opened, find, seed)
         steering, *others = arms.steering_models(named, opened).items()
         about: dict[str, Any] = {
             "prompts": found.sha256,
@@ -253,7 +221,8 @@ def _run(
                 done[line["arm"]] += 1
                 advance(line["arm"], done[line["arm"]], total)
         verdicts = list(_verdicts(judges, lines, plan, out, advance))
-    summary = summarise(lines, found.labels, margin=margin, verdicts=verdicts)
+    params = {arm.name: arm.params for arm in plan.arms}
+    summary = summarise(lines, found.labels, margin=margin, verdicts=verdicts, params=params)
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     _show(summary)
     return lines
@@ -286,21 +255,18 @@ def _export(lines: list[Line], found: PromptSet, path: Path) -> None:
 
 
 def _show(summary: dict[str, Any]) -> None:
-    """The headline on stdout."""
+    """The headline on stdout, in the words of a report."""
+    from stars_local.evals.tables import interval, number, shown, tells_better
+
     for name, arm in summary["arms"].items():
-        rewards = "  ".join(
-            f"{judge} {each['value']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
-            for judge, each in arm["rewards"].items()
-        )
-        attempts = arm["attempts"]["value"]
-        typer.echo(
-            f"{name}: n {arm['n']}  decoded {arm['n_decoded_tokens']:.0f}  "
-            f"attempts {attempts:.2f}  {rewards}"
-        )
+        rewards = [f"{shown(j)} {interval(each, digits=3)}" for j, each in arm["rewards"].items()]
+        attempts = number(arm["attempts"]["value"], 2)
+        cost = f"decoded {arm['n_decoded_tokens']:.0f}  attempts {attempts}"
+        typer.echo("  ".join([f"{name}: n {arm['n']}", cost, *rewards]))
     for pair in summary["pairs"]:
-        value, low, high = (100 * pair["win_rate"][key] for key in ("value", "low", "high"))
-        names = f"{pair['first']} over {pair['second']} by {pair['judge']}"
-        typer.echo(f"{names}: {value:.1f} % [{low:.1f}, {high:.1f}]")
+        if tells_better(pair["judge"]):
+            names = f"{pair['first']} over {pair['second']} by {shown(pair['judge'])}"
+            typer.echo(f"{names}: {interval(pair['win_rate'], percent=True)}")
 
 
 def merge(

@@ -15,7 +15,10 @@ def report(
     ] = None,
 ) -> None:
     """Write report.html, report.md and report.json; the page opens from disk."""
+    from stars_local.cli.progress import stages
     from stars_local.evals.report import write_report
 
-    for path in write_report(runs, runs[0] if out is None else out):
+    with stages(after_s=2.0) as advance:
+        written = write_report(runs, runs[0] if out is None else out, advance)
+    for path in written:
         typer.echo(path)

@@ -68,6 +68,12 @@ def merge_runs(shards: Sequence[Path], out: Path, *, margin: float = 0.0) -> dic
     verdicts = [each for folder in shards for each in read_verdicts(folder)]
     for verdict in verdicts:
         append_verdict(out, verdict)
-    summary = summarise(ordered, run.get("labels"), margin=margin, verdicts=read_verdicts(out))
+    summary = summarise(
+        ordered,
+        run.get("labels"),
+        margin=margin,
+        verdicts=read_verdicts(out),
+        params=run["arms"],
+    )
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return summary

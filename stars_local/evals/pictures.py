@@ -11,29 +11,42 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stars_local.core.errors import StarsError
+from stars_local.evals.judges import STEERING, is_steering
+from stars_local.evals.pairs import Advance, silent
 from stars_local.evals.records import Line
+from stars_local.evals.tables import shown
 
-_MARKERS = "os^Dv<>pXP"
+_COLOURS, _MARKERS = 10, "os^Dv<>pXP"
+_HATCHES = ("", "//", "..", "xx", "--", "\\\\", "oo", "||", "++", "**")
 _INK = "#808184"  # replaced by currentColor in the finished picture
+Points = list[tuple[float, Mapping[str, float]]]
 
 
-def pictures(summary: Mapping[str, Any], lines: Sequence[Line], judge: str) -> dict[str, str]:
+def pictures(
+    summary: Mapping[str, Any], lines: Sequence[Line], judge: str, advance: Advance = silent
+) -> dict[str, str]:
     """Every picture by its caption. judge: whose rewards stand for quality."""
     arms = summary["arms"]
-    return {
-        f"Quality ({judge}) against decoded tokens per answer, 95 % intervals": draw(
-            lambda axes: _quality(axes, arms, judge)
+    what = f"Reward by {shown(judge)}" if is_steering(judge) else f"Quality ({judge})"
+    painters: dict[str, Callable[[Any], None]] = {
+        f"{what} against decoded tokens per answer, 95 % intervals": lambda axes: _quality(
+            axes, arms, judge
         ),
-        "Attempts per segment": draw(lambda axes: _attempts(axes, arms)),
-        "Share of attempts accepted, by position of the segment": draw(
-            lambda axes: _by_segment(axes, arms, "acceptance")
+        "Attempts per segment": lambda axes: _attempts(axes, arms),
+        "Share of attempts accepted, by position of the segment": lambda axes: _by_segment(
+            axes, arms, "acceptance"
         ),
-        "Reward of kept segments, by position": draw(
-            lambda axes: _by_segment(axes, arms, "reward_kept")
+        f"Reward of kept segments by {shown(STEERING)}, by position": lambda axes: _by_segment(
+            axes, arms, "reward_kept"
         ),
-        f"Reward ({judge}) against length": draw(lambda axes: _length(axes, lines, judge)),
-        "Share of segments forced": draw(lambda axes: _forced(axes, arms)),
+        f"Reward by {shown(judge)} against length": lambda axes: _length(axes, lines, judge),
+        "Share of segments forced": lambda axes: _forced(axes, arms),
     }
+    drawn = {}
+    for done, (caption, paint) in enumerate(painters.items(), start=1):
+        drawn[caption] = draw(paint)
+        advance("drawing", done, len(painters))
+    return drawn
 
 
 def draw(paint: Callable[[Any], None]) -> str:
@@ -72,25 +85,35 @@ def draw(paint: Callable[[Any], None]) -> str:
     return svg[svg.index("<svg") :].replace(_INK, "currentColor")
 
 
-def _quality(axes: Any, arms: Mapping[str, Any], judge: str) -> None:
-    """A curve a method: its arms differ in their parameters."""
-    curves: dict[str, list[tuple[float, dict[str, float]]]] = {}
-    for name, arm in arms.items():
-        if judge in arm["rewards"]:
-            method = name.partition(":")[0]
-            curves.setdefault(method, []).append((arm["n_decoded_tokens"], arm["rewards"][judge]))
-    for place, (method, points) in enumerate(curves.items()):
+def curves(arms: Mapping[str, Any], judge: str) -> dict[str, tuple[int, Points]]:
+    """By name, the place of a curve's first arm, and points of decoded tokens and reward.
+
+    A curve is a method with one language model: its arms differ in their parameters. The model
+    is named where there are several.
+    """
+    models = {arm["model"] for arm in arms.values()}
+    found: dict[str, tuple[int, Points]] = {}
+    for place, arm in enumerate(arms.values()):
+        mean = arm["rewards"].get(judge)
+        if mean is not None and mean["value"] is not None:
+            name = arm["method"] if len(models) < 2 else f"{arm['method']} ({arm['model']})"
+            found.setdefault(name, (place, []))[1].append((arm["n_decoded_tokens"], mean))
+    for _, points in found.values():
         points.sort(key=lambda point: point[0])
+    return found
+
+
+def _quality(axes: Any, arms: Mapping[str, Any], judge: str) -> None:
+    for name, (place, points) in curves(arms, judge).items():
         x = [tokens for tokens, _ in points]
         y = [each["value"] for _, each in points]
         errors = [
             [each["value"] - each["low"] for _, each in points],
             [each["high"] - each["value"] for _, each in points],
         ]
-        style = {"color": _colour(place), "marker": _MARKERS[place % len(_MARKERS)]}
-        axes.errorbar(x, y, yerr=errors, capsize=3, label=method, **style)
+        axes.errorbar(x, y, yerr=errors, capsize=3, label=name, **line_style(place))
     axes.set_xlabel("decoded tokens per answer")
-    axes.set_ylabel(f"mean reward ({judge})")
+    axes.set_ylabel(f"mean reward by {shown(judge)}")
 
 
 def _attempts(axes: Any, arms: Mapping[str, Any]) -> None:
@@ -102,7 +125,7 @@ def _attempts(axes: Any, arms: Mapping[str, Any]) -> None:
         if total:
             x = [n + (place + 0.5) * width - 0.4 for n in counts]
             shares = [count / total for count in counts.values()]
-            axes.bar(x, shares, width, color=_colour(place), label=name)
+            axes.bar(x, shares, width, label=name, **bar_style(place))
     _count_by_whole_numbers(axes)
     axes.set_xlabel("attempts judged")
     axes.set_ylabel("share of segments")
@@ -113,11 +136,10 @@ def _by_segment(axes: Any, arms: Mapping[str, Any], key: str) -> None:
         rows = [row for row in arm["by_segment"] if row[key] is not None]
         if rows:
             x, y = [row["segment"] + 1 for row in rows], [row[key] for row in rows]
-            style = {"color": _colour(place), "marker": _MARKERS[place % len(_MARKERS)]}
-            axes.plot(x, y, label=name, markersize=4, **style)
+            axes.plot(x, y, label=name, markersize=4, **line_style(place))
     _count_by_whole_numbers(axes)
     axes.set_xlabel("segment")
-    axes.set_ylabel(key.replace("_", " "))
+    axes.set_ylabel("share accepted" if key == "acceptance" else f"reward by {shown(STEERING)}")
 
 
 def _length(axes: Any, lines: Sequence[Line], judge: str) -> None:
@@ -130,26 +152,38 @@ def _length(axes: Any, lines: Sequence[Line], judge: str) -> None:
             s=14,
             alpha=0.6,
             linewidths=0,
-            color=_colour(place),
             label=name,
+            **line_style(place),
         )
     _count_by_whole_numbers(axes)
     axes.set_xlabel("tokens of the answer")
-    axes.set_ylabel(f"reward ({judge})")
+    axes.set_ylabel(f"reward by {shown(judge)}")
 
 
 def _forced(axes: Any, arms: Mapping[str, Any]) -> None:
     names = [name for name, arm in arms.items() if arm["forced_share"]["value"] is not None]
     shares = [100 * arms[name]["forced_share"]["value"] for name in names]
-    axes.barh(names, shares, color=[_colour(list(arms).index(name)) for name in names])
+    for name, share in zip(names, shares, strict=True):
+        axes.barh(name, share, **bar_style(list(arms).index(name)))
     axes.invert_yaxis()
     axes.set_xlim(0, max(1.0, *shares) * 1.05 if shares else 1.0)
     axes.set_xlabel("% of segments")
 
 
-def _colour(place: int) -> str:
-    """An arm's colour, the same in every picture."""
-    return f"C{place % 10}"
+def line_style(place: int) -> dict[str, str]:
+    """An arm's colour, the same in every picture, and its marker; a hundred arms differ."""
+    marker = _MARKERS[(place + place // _COLOURS) % len(_MARKERS)]
+    return {"color": f"C{place % _COLOURS}", "marker": marker}
+
+
+def bar_style(place: int) -> dict[str, Any]:
+    """The same with a hatch, for bars."""
+    return {
+        "color": f"C{place % _COLOURS}",
+        "hatch": _HATCHES[place // _COLOURS % len(_HATCHES)],
+        "edgecolor": _INK,
+        "linewidth": 0,
+    }
 
 
 def _count_by_whole_numbers(axes: Any) -> None:

@@ -5,22 +5,24 @@ The steering model's rewards are what the methods optimise; the other judges are
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stars_local.core.plain import finite
 from stars_local.evals import metrics
 from stars_local.evals.difficulty import by_difficulty
 from stars_local.evals.judges import STEERING as STEERING
 from stars_local.evals.judges import is_logprob
+from stars_local.evals.lengths import by_length
+from stars_local.evals.pairs import Advance, baselines, pairs_of, plain, silent
 from stars_local.evals.records import Line
 from stars_local.evals.refusals import is_refusal
 from stars_local.evals.verdicts import Verdict
 
 _ENDINGS = ("eog", "stop_string")
+_SPARE = "spare"  # drawn beside the winner, and never looked at
 _COUNTS = (
     "n_decoded_tokens",
     "n_kept_tokens",
@@ -38,27 +40,41 @@ def summarise(
     *,
     margin: float = 0.0,
     verdicts: Sequence[Verdict] = (),
+    params: Mapping[str, Mapping[str, Any]] | None = None,
+    advance: Advance = silent,
 ) -> dict[str, Any]:
-    """The summary of all answers. labels: what the prompt file says of a prompt, by its id.
+    """The summary of all answers, of which there is at least one.
 
-    margin: rewards that differ by no more than this are a tie, by every judge of single answers.
-    verdicts: of judges of pairs; one that is None is counted, and takes no part otherwise.
+    labels: what the prompt file says of a prompt, by its id. margin: rewards that differ by no
+    more than this are a tie, by every judge of single answers. verdicts: of judges of pairs; one
+    that is None is counted, and takes no part otherwise. params: what the manifest records of an
+    arm. advance: told of what is done, in stages.
     """
     by_arm: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         by_arm[line["arm"]].append(line)
     for answers in by_arm.values():
         answers.sort(key=lambda line: str(line["prompt_id"]))
+    arms = {}
+    for done, (arm, answers) in enumerate(by_arm.items(), start=1):
+        model = _model((params or {}).get(arm, {}))
+        arms[arm] = {"model": model, **_arm(answers, labels or {})}
+        advance("summing up arms", done, len(by_arm))
     return {
-        "arms": {arm: _arm(answers, labels or {}) for arm, answers in by_arm.items()},
+        "arms": arms,
+        "baselines": baselines(by_arm),
+        "lengths": by_length(by_arm),
         "difficulty": by_difficulty(by_arm),
-        "pairs": [
-            _pair(first, second, judge, by_arm, margin)
-            for second, first in itertools.combinations(by_arm, 2)
-            for judge in judges_of(lines)
-        ]
-        + _verdict_pairs(verdicts, by_arm),
+        "pairs": pairs_of(by_arm, judges_of(lines), margin, verdicts, advance),
     }
+
+
+def _model(params: Mapping[str, Any]) -> str | None:
+    """Which language model drew an arm: 12 digits of its SHA-256, and its adapters if any."""
+    digest, adapters = params.get("model_sha256"), params.get("adapters", "{}")
+    if digest is None:
+        return None
+    return str(digest)[:12] + ("" if adapters == "{}" else f" with {adapters}")
 
 
 def judges_of(lines: Sequence[Line]) -> list[str]:
@@ -69,28 +85,26 @@ def judges_of(lines: Sequence[Line]) -> list[str]:
 def _arm(answers: Sequence[Line], labels: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     segments = [list(line["segments"]) for line in answers]
     attempts = [attempt for line in answers for attempt in line["attempts"]]
+    examined = [a for a in attempts if a["outcome"] != _SPARE]
     rejected = [a for a in attempts if a["outcome"] == "rejected"]
+    rewards = {name: _rewards(answers, name) for name in judges_of(answers)}
     texts = [line["text"] for line in answers]
     latency = metrics.percentiles([line["elapsed_s"] for line in answers])
     return {
+        "method": answers[0]["method"],
         "n": len(answers),
-        "rewards": {
-            name: _plain(metrics.mean([line["rewards"][name] for line in answers]))
-            for name in judges_of(answers)
-        },
+        "rewards": {name: plain(metrics.mean(values)) for name, values in rewards.items()},
         "perplexity": {
-            name: _perplexity([line["rewards"][name] for line in answers])
-            for name in judges_of(answers)
-            if is_logprob(name)
+            name: _perplexity(values) for name, values in rewards.items() if is_logprob(name)
         },
         **{name: _mean([line[name] for line in answers]) for name in _COUNTS},
-        "decoded_per_kept": _plain(
+        "decoded_per_kept": plain(
             metrics.ratio(
                 [line["n_decoded_tokens"] for line in answers],
                 [line["n_kept_tokens"] for line in answers],
             )
         ),
-        "attempts": _plain(
+        "attempts": plain(
             metrics.ratio(
                 [sum(s["n_attempts"] for s in mine) for mine in segments],
                 [len(mine) for mine in segments],
@@ -99,7 +113,7 @@ def _arm(answers: Sequence[Line], labels: Mapping[str, Mapping[str, str]]) -> di
         "attempts_distribution": dict(
             sorted(Counter(s["n_attempts"] for mine in segments for s in mine).items())
         ),
-        "forced_share": _plain(
+        "forced_share": plain(
             metrics.ratio(
                 [sum(s["outcome"] == "forced" for s in mine) for mine in segments],
                 [len(mine) for mine in segments],
@@ -107,19 +121,33 @@ def _arm(answers: Sequence[Line], labels: Mapping[str, Mapping[str, str]]) -> di
         ),
         "tokens_per_rejection": _mean([a["n_tokens"] for a in rejected]),
         "endings_rejected_share": _share(
-            [a["outcome"] == "rejected" for a in attempts if a["end"] in _ENDINGS]
+            [a["outcome"] == "rejected" for a in examined if a["end"] in _ENDINGS]
         ),
+        "wall_s": _wall_s(answers),
         "finish_reasons": dict(Counter(line["finish_reason"] for line in answers)),
-        "elapsed_s_p50": _finite(latency[0]),
-        "elapsed_s_p90": _finite(latency[1]),
-        "elapsed_s_p99": _finite(latency[2]),
+        "elapsed_s_p50": finite(latency[0]),
+        "elapsed_s_p90": finite(latency[1]),
+        "elapsed_s_p99": finite(latency[2]),
         "n_words": _mean([len(text.split()) for text in texts]),
-        "distinct_1": _finite(metrics.distinct_n(texts, 1)),
-        "distinct_2": _finite(metrics.distinct_n(texts, 2)),
-        "self_bleu": _finite(metrics.self_bleu(texts)),
+        "distinct_1": finite(metrics.distinct_n(texts, 1)),
+        "distinct_2": finite(metrics.distinct_n(texts, 2)),
+        "self_bleu": finite(metrics.self_bleu(texts)),
         "refusals": _refusals(answers, labels),
         "by_segment": _by_segment(answers),
     }
+
+
+def _rewards(answers: Sequence[Line], judge: str) -> list[float]:
+    found = [line["rewards"].get(judge) for line in answers]
+    return [value for value in found if value is not None]
+
+
+def _wall_s(answers: Sequence[Line]) -> float:
+    """Seconds that an arm took: a cohort, drawn together, takes as long as its slowest answer."""
+    slowest: dict[Any, float] = defaultdict(float)
+    for line in answers:
+        slowest[line["cohort"]] = max(slowest[line["cohort"]], line["elapsed_s"])
+    return sum(slowest.values())
 
 
 def _refusals(answers: Sequence[Line], labels: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -131,7 +159,7 @@ def _refusals(answers: Sequence[Line], labels: Mapping[str, Mapping[str, str]]) 
         label = labels.get(line["prompt_id"], {}).get("label")
         if label is not None:
             groups[label].append(refused)
-    return {label: _plain(metrics.mean(values)) for label, values in groups.items()}
+    return {label: plain(metrics.mean(values)) for label, values in groups.items()}
 
 
 def _by_segment(answers: Sequence[Line]) -> list[dict[str, Any]]:
@@ -140,7 +168,7 @@ def _by_segment(answers: Sequence[Line]) -> list[dict[str, Any]]:
     kept: dict[int, list[Line]] = defaultdict(list)
     for line in answers:
         for attempt in line["attempts"]:
-            if attempt["outcome"] != "spare":
+            if attempt["outcome"] != _SPARE:
                 judged[attempt["segment"]].append(attempt)
         for segment in line["segments"]:
             kept[segment["index"]].append(segment)
@@ -148,6 +176,7 @@ def _by_segment(answers: Sequence[Line]) -> list[dict[str, Any]]:
         {
             "segment": index,
             "n": len(kept[index]),
+            "n_judged": len(judged[index]),
             "acceptance": _share([a["outcome"] == "accepted" for a in judged[index]]),
             "reward_drawn": _mean([a["reward"] for a in judged[index] if a["reward"] is not None]),
             "reward_kept": _mean([s["reward"] for s in kept[index] if s["reward"] is not None]),
@@ -157,82 +186,13 @@ def _by_segment(answers: Sequence[Line]) -> list[dict[str, Any]]:
     ]
 
 
-def _pair(
-    first: str, second: str, judge: str, by_arm: Mapping[str, Sequence[Line]], margin: float
-) -> dict[str, Any]:
-    def values(arm: str) -> dict[str, float]:
-        found = {line["prompt_id"]: line["rewards"].get(judge) for line in by_arm[arm]}
-        return {key: value for key, value in found.items() if value is not None}
-
-    return _compared(first, second, judge, values(first), values(second), by_arm, margin)
-
-
-def _verdict_pairs(
-    verdicts: Sequence[Verdict], by_arm: Mapping[str, Sequence[Line]]
-) -> list[dict[str, Any]]:
-    """What judges of pairs say, in the same form; `n_inconsistent`: no verdict was reached.
-
-    `difference` is the share of wins less that of losses.
-    """
-    groups: dict[tuple[str, str, str], list[Verdict]] = defaultdict(list)
-    for each in verdicts:
-        groups[each.first, each.second, each.judge].append(each)
-    pairs = []
-    for (first, second, judge), group in groups.items():
-        mine = {v.prompt_id: float(v.verdict) for v in group if v.verdict is not None}
-        theirs = dict.fromkeys(mine, 0.0)
-        pair = _compared(first, second, judge, mine, theirs, by_arm, 0.0)
-        pairs.append({**pair, "n_inconsistent": len(group) - len(mine)})
-    return pairs
-
-
-def _compared(
-    first: str,
-    second: str,
-    judge: str,
-    mine: Mapping[str, float],
-    theirs: Mapping[str, float],
-    by_arm: Mapping[str, Sequence[Line]],
-    margin: float,
-) -> dict[str, Any]:
-    """Two arms by values of the prompts that both have."""
-
-    def lengths(arm: str) -> dict[str, float]:
-        return {line["prompt_id"]: float(len(line["text"])) for line in by_arm[arm]}
-
-    duel = metrics.duel(mine, theirs, margin=margin)
-    controlled = metrics.length_controlled_win_rate(
-        mine, theirs, lengths(first), lengths(second), margin=margin
-    )
-    return {
-        "first": first,
-        "second": second,
-        "judge": judge,
-        "margin": margin,
-        "win": _finite(duel.win.value),
-        "tie": _finite(duel.tie.value),
-        "loss": _finite(duel.loss.value),
-        "intervals": {
-            name: [_finite(each.low), _finite(each.high)]
-            for name, each in (("win", duel.win), ("tie", duel.tie), ("loss", duel.loss))
-        },
-        "win_rate": _plain(duel.win_rate),
-        "difference": _plain(duel.difference),
-        "length_controlled_win_rate": _plain(controlled),
-    }
-
-
 def _perplexity(logprobs: Sequence[float]) -> dict[str, float | None]:
     """exp(-mean log-probability by token), the mean over answers, with its interval."""
 
     def perplexity(rows: metrics.Floats) -> float:
         return math.exp(-float(rows.mean()))
 
-    return _plain(metrics.bootstrap([[value] for value in logprobs], perplexity))
-
-
-def _plain(estimate: metrics.Estimate) -> dict[str, float | None]:
-    return {name: _finite(value) for name, value in dataclasses.asdict(estimate).items()}
+    return plain(metrics.bootstrap([[value] for value in logprobs], perplexity))
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -241,7 +201,3 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _share(values: Sequence[bool]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -1,28 +1,14 @@
-"""The tables of a report, as cells of text."""
+"""The tables of a report by arm and by pair of arms, as cells of text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stars_local.evals.difficulty import THIRDS
 from stars_local.evals.judges import REFUSAL, is_logprob, is_steering
 
 Table = list[list[str]]
 Summary = Mapping[str, Any]
-
-
-def tables(summary: Summary) -> dict[str, Table]:
-    """Every table by its title."""
-    made = {
-        "Arms": _arms(summary),
-        "Cost": _cost(summary),
-        "Texts": _texts(summary),
-        "Pairs of arms": _pairs(summary),
-    }
-    if summary["difficulty"] is not None:
-        made["By difficulty: thirds of the prompts by the plain answer's reward"] = _thirds(summary)
-    return made
 
 
 def shown(judge: str) -> str:
@@ -30,27 +16,39 @@ def shown(judge: str) -> str:
     return f"{judge} (optimised)" if is_steering(judge) else judge
 
 
+def tells_better(judge: str) -> bool:
+    """Whether more by this judge is better: neither more nor fewer refusals are a win."""
+    return not (is_logprob(judge) or judge.split()[0] == REFUSAL)
+
+
 def number(value: float | None, digits: int) -> str:
     """A number as people read it; a dash for none."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def interval(estimate: Mapping[str, float | None], *, percent: bool = False) -> str:
-    """A value with its 95 % interval; a dash where it could not be measured."""
+def interval(
+    estimate: Mapping[str, float | None], *, percent: bool = False, digits: int | None = None
+) -> str:
+    """A value with its 95 % interval; a dash where it could not be measured.
+
+    digits: behind the point; by default 2, and 1 of percents.
+    """
     value, low, high = estimate["value"], estimate["low"], estimate["high"]
     if value is None or low is None or high is None:
         return "–"
+    places = (1 if percent else 2) if digits is None else digits
     if percent:
-        return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+        return f"{100 * value:.{places}f} % [{100 * low:.{places}f}, {100 * high:.{places}f}]"
+    return f"{value:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
 
 
-def _arms(summary: Summary) -> Table:
-    """Rewards beside what they cost in tokens."""
+def arms_table(summary: Summary) -> Table:
+    """Rewards beside what they cost in tokens and seconds."""
     arms = summary["arms"]
     names = dict.fromkeys(name for arm in arms.values() for name in arm["rewards"])
-    judges = [name for name in names if not is_logprob(name) and name.split()[0] != REFUSAL]
-    rows = [["arm", "n", *map(shown, judges), "decoded", "RM tokens", "seconds (median)"]]
+    judges = list(filter(tells_better, names))
+    rows = [["arm", "n", *map(shown, judges), "decoded", "RM tokens"]]
+    rows[0] += ["seconds (median)", "seconds (all)"]
     for name, arm in arms.items():
         rewards = [arm["rewards"].get(judge) for judge in judges]
         rows.append(
@@ -61,22 +59,25 @@ def _arms(summary: Summary) -> Table:
                 number(arm["n_decoded_tokens"], 0),
                 number(arm["n_rm_tokens"], 0),
                 number(arm["elapsed_s_p50"], 1),
+                number(arm["wall_s"], 0),
             ]
         )
     return rows
 
 
-def _cost(summary: Summary) -> Table:
+def cost_table(summary: Summary) -> Table:
+    """What an answer took, on average."""
     head = ["arm", "decoded", "kept", "rejected", "spare", "decoded per kept", "RM calls"]
     head += ["RM batches", "attempts per segment", "forced", "tokens per rejection"]
     rows = [[*head, "endings rejected", "seconds p50 / p90 / p99"]]
     for name, arm in summary["arms"].items():
         latency = [number(arm[f"elapsed_s_p{level}"], 1) for level in (50, 90, 99)]
         endings = arm["endings_rejected_share"]
+        kinds = ("decoded", "kept", "rejected", "spare")
         rows.append(
             [
                 name,
-                *(number(arm[f"n_{kind}_tokens"], 0) for kind in _KINDS),
+                *(number(arm[f"n_{kind}_tokens"], 0) for kind in kinds),
                 interval(arm["decoded_per_kept"]),
                 number(arm["n_rm_calls"], 1),
                 number(arm["n_rm_batches"], 1),
@@ -90,28 +91,8 @@ def _cost(summary: Summary) -> Table:
     return rows
 
 
-def _thirds(summary: Summary) -> Table:
-    """hard, middle and easy prompts side by side."""
-    head = ["attempts", "forced", "decoded", "seconds p50", "seconds p90", "judge's gain"]
-    rows = [["arm", *(f"{each}: {' / '.join(THIRDS)}" for each in head)]]
-    for name, thirds in summary["difficulty"].items():
-        mine = [thirds[third] for third in THIRDS if third in thirds]
-        columns = [
-            [number(each["attempts"], 2) for each in mine],
-            [f"{100 * each['forced_share']:.0f} %" for each in mine],
-            [number(each["n_decoded_tokens"], 0) for each in mine],
-            [number(each["elapsed_s_p50"], 1) for each in mine],
-            [number(each["elapsed_s_p90"], 1) for each in mine],
-            [interval(each["gain"]) for each in mine],
-        ]
-        rows.append([name, *(" / ".join(column) for column in columns)])
-    return rows
-
-
-_KINDS = ("decoded", "kept", "rejected", "spare")
-
-
-def _texts(summary: Summary) -> Table:
+def texts_table(summary: Summary) -> Table:
+    """What the answers are like, whoever likes them."""
     arms = summary["arms"]
     labels = dict.fromkeys(label for arm in arms.values() for label in arm["refusals"])
     likely = dict.fromkeys(name for arm in arms.values() for name in arm["perplexity"])
@@ -133,19 +114,23 @@ def _texts(summary: Summary) -> Table:
     return rows
 
 
-def _pairs(summary: Summary) -> Table:
+def pairs_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
+    """Pairs by the judges that tell better from worse; only the head where there are none."""
     head = ["pair", "judge", "n", "win", "tie", "loss", "win rate", "length-controlled"]
     rows = [[*head, "difference", "no verdict"]]
-    for pair in summary["pairs"]:
-        if is_logprob(pair["judge"]) or pair["judge"].split()[0] == REFUSAL:
-            continue  # neither more nor less of them is a win
-        shares = [pair[key] for key in ("win", "tie", "loss")]
+    for pair in pairs:
+        if not tells_better(pair["judge"]):
+            continue
+        shares = [
+            dict(zip(("value", "low", "high"), (pair[key], *pair["intervals"][key]), strict=True))
+            for key in ("win", "tie", "loss")
+        ]
         rows.append(
             [
                 f"{pair['first']} over {pair['second']}",
                 shown(pair["judge"]),
                 str(pair["win_rate"]["n"]),
-                *("–" if share is None else f"{100 * share:.0f} %" for share in shares),
+                *(interval(share, percent=True, digits=0) for share in shares),
                 interval(pair["win_rate"], percent=True),
                 interval(pair["length_controlled_win_rate"], percent=True),
                 interval(pair["difference"]),

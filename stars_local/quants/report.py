@@ -14,7 +14,8 @@ from typing import Any
 
 from stars_local.evals.judges import is_steering
 from stars_local.evals.records import write_atomically
-from stars_local.evals.report import STYLE, html_table, markdown_row
+from stars_local.evals.report_html import STYLE, html_table
+from stars_local.evals.report_markdown import markdown_row
 from stars_local.evals.tables import Table, interval, number, shown
 from stars_local.quants.pictures import pictures
 from stars_local.quants.rows import OWN, STARS, VANILLA, pareto
