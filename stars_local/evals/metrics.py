@@ -17,6 +17,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 _N_RESAMPLES = 2000
 _BOUNDS = (0.025, 0.975)
+_BLOCK = 1 << 20  # numbers that are resampled at a time
+_FLAT = 1e-12  # variance in [0, 1] below which lengths differ by rounding alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +132,27 @@ def length_controlled_win_rate(
         for key in shared
     ]
 
-    def intercept(values: Floats) -> float:
-        spread = values[:, 1].std()
-        if spread == 0:
-            return float(values[:, 0].mean())
-        x = np.tanh(values[:, 1] / spread)
-        design = np.stack([np.ones_like(x), x], axis=1)
-        fitted, *_ = np.linalg.lstsq(design, values[:, 0], rcond=None)
-        return float(np.clip(fitted[0], 0.0, 1.0))
+    if not rows:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    values = np.asarray(rows, dtype=np.float64)
+    picks = _picks(len(values), 0, _N_RESAMPLES)
+    n_blocks = math.ceil(picks.size / _BLOCK)
+    resampled = [_intercepts(values[block]) for block in np.array_split(picks, n_blocks)]
+    low, high = np.quantile(np.concatenate(resampled), _BOUNDS)
+    return Estimate(float(_intercepts(values[None])[0]), float(low), float(high), len(values))
 
-    return bootstrap(rows, intercept)
+
+def _intercepts(samples: Floats) -> Floats:
+    """Of each sample, shape (samples, n, 2): points by least squares where lengths are equal."""
+    points, differences = samples[..., 0], samples[..., 1]
+    spread = differences.std(axis=1, keepdims=True)
+    x = np.tanh(differences / np.where(spread > 0, spread, 1.0))
+    middle = x.mean(axis=1, keepdims=True)
+    variance = np.square(x - middle).mean(axis=1)
+    covariance = ((x - middle) * points).mean(axis=1)
+    slope = np.divide(covariance, variance, out=np.zeros_like(variance), where=variance > _FLAT)
+    fitted: Floats = np.clip(points.mean(axis=1) - slope * middle[:, 0], 0.0, 1.0)
+    return fitted
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:

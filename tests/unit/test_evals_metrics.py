@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,24 @@ def test_length_control_takes_out_what_length_explains() -> None:
     controlled = length_controlled_win_rate(by_length, plain, lengths, other)
     assert raw > 0.65
     assert abs(controlled.value - 0.5) < abs(raw - 0.5) / 2
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 1.0]), st.integers(-50, 50)), min_size=1))
+@settings(max_examples=30, deadline=None)
+def test_length_control_is_a_line_by_least_squares(rows: list[tuple[float, int]]) -> None:
+    mine = {str(i): value for i, (value, _) in enumerate(rows)}
+    lengths = {str(i): 100.0 + length for i, (_, length) in enumerate(rows)}
+    even = dict.fromkeys(mine, 100.0)
+    found = length_controlled_win_rate(mine, dict.fromkeys(mine, 0.0), lengths, even)
+    points = np.array([value / 2 + 0.5 for value, _ in rows])
+    differences = np.array([float(length) for _, length in rows])
+    expected = points.mean()
+    if differences.std() > 0:
+        x = np.tanh(differences / differences.std())
+        design = np.stack([np.ones_like(x), x], axis=1)
+        expected = np.clip(np.linalg.lstsq(design, points, rcond=None)[0][0], 0, 1)
+    assert found.value == pytest.approx(expected, abs=1e-9)
+    assert 0 <= found.low <= found.high <= 1
 
 
 def test_diversity_of_known_texts() -> None:
