@@ -13,7 +13,8 @@ INSTALL = "$(PYTHON)" scripts/install.py --accel $(ACCEL)
 
 help:
 	@sed -n '1,2p' Makefile | cut -c3-; echo 'make bench  speed, each figure against what it is divided by'; \
-		echo 'make fuzz   10,000 spoilt files of each kind      make soak   faults and long chats, hours of them'
+		echo 'make fuzz   10,000 spoilt files of each kind (GGUF 5,000, ONNX 1,000)'; \
+		echo 'make soak   faults and long chats, hours of them'
 
 install: python
 	@$(INSTALL)

@@ -228,6 +228,8 @@ def _check(manifest: Manifest, where: str) -> None:
     for field, name in files.items():
         plain = _FILE_NAME.fullmatch(name) is not None
         need(plain, field, f"the plain name of a file in the same folder, found {name[:60]!r}")
+    onnx = manifest.model_file.endswith(".onnx")  # ONNX Runtime reads .ort another way
+    need(onnx, "model_file", f"the name of an .onnx file, found {manifest.model_file[:60]!r}")
     digests = {"sha256": manifest.sha256, "tokenizer_sha256": manifest.tokenizer_sha256}
     for field, digest in (digests | manifest.data_files).items():
         need(_SHA256.fullmatch(digest) is not None, field, "64 hexadecimal digits in lower case")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from stars_local.core.errors import DataError, RewardError, RewardValueError
 from stars_local.core.files import sha256_of
 from stars_local.core.records import Prompt, Reward, RewardInfo, Scores
+from stars_local.reward.external_data import external_files
 from stars_local.reward.golden import TOLERANCE, read_golden
 from stars_local.reward.manifest import Kind, Manifest, read_manifest
 from stars_local.reward.prefixes import PrefixCache
@@ -251,7 +252,8 @@ def golden_deviation(model: OnnxRewardModel) -> float:
 
 
 def _verified(folder: Path, manifest: Manifest) -> list[str]:
-    """The SHA-256 of every file that scoring needs, after comparing it with the manifest's."""
+    """The SHA-256 of every file that scoring needs, after comparing it with the manifest's.
+    RewardError too for a network that reads a file which the manifest does not list."""
     wanted = {
         manifest.model_file: manifest.sha256,
         manifest.tokenizer_file: manifest.tokenizer_sha256,
@@ -267,4 +269,11 @@ def _verified(folder: Path, manifest: Manifest) -> list[str]:
                 f"{folder / name} has sha256 {found[:12]}…, reward.json says {digest[:12]}…: "
                 "the file was changed or cut short, fetch or export it again"
             )
+    model_file = folder / manifest.model_file
+    unlisted = sorted(external_files(model_file) - manifest.data_files.keys())
+    if unlisted:
+        raise RewardError(
+            f"{model_file} reads its weights from {unlisted[0][:60]!r}, which data_files in "
+            "reward.json does not list: nobody knows its right content, export it again"
+        )
     return list(wanted.values())
