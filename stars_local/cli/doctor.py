@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,13 @@ def doctor(
             typer.echo(neutralise(page(check)))
     if as_json:
         rows = [
-            {"name": c.name, "state": c.state, "found": c.found, "remedy": c.remedy} for c in found
+            {
+                "name": check.name,
+                "state": check.state,
+                "found": _home_hidden(check.found),
+                "remedy": None if check.remedy is None else _home_hidden(check.remedy),
+            }
+            for check in found
         ]
         typer.echo(json.dumps({"schema": 1, "exit_code": exit_code(found), "checks": rows}))
     raise typer.Exit(exit_code(found))
@@ -67,4 +74,4 @@ def _home_hidden(text: str) -> str:
     from pathlib import Path
 
     home = str(Path.home())
-    return text.replace(home + "/", "~/") if home != "/" else text
+    return re.sub(re.escape(home) + r"(?![\w.-])", "~", text) if home != "/" else text

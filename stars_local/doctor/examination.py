@@ -107,7 +107,12 @@ def _model(model: str, reward: str, folder: Path) -> Iterator[Check]:
     except StarsError as error:
         yield Check("model", "failure", str(error), f"stars-local models pull {model}")
         return
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except OSError as error:  # a link whose file went away
+        found = f"{path.name}: {error.strerror}"
+        yield Check("model", "failure", found, "remove it, and pull or import it again")
+        return
     try:
         known = manifest_of(folder, path.name) if path.parent == folder else None
     except StarsError as error:

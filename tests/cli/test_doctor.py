@@ -48,8 +48,22 @@ def test_lines_fit_a_terminal_and_hide_escapes(monkeypatch: pytest.MonkeyPatch) 
     assert "\x1b" not in text and "-> install it" in text
 
 
-def test_the_home_folder_is_not_told() -> None:
-    assert str(Path.home()) not in page(Check("a", "good", f"{Path.home()}/secret/x.gguf"))
+def test_the_home_folder_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = str(Path.home())
+    found = Check("a", "failure", f"{home}/secret/x.gguf in {home}: {home}s", f"remove {home}/x")
+    shown = page(found)
+    _, text = doctor(monkeypatch, [found], "--json")
+    (row,) = json.loads(text)["checks"]
+    for told in (shown, row["found"] + row["remedy"]):
+        assert "~/secret/x.gguf in ~: " in told and "remove ~/x" in told
+        assert home not in told.replace(f"{home}s", "")
+
+
+def test_a_link_to_nowhere_in_the_models_folder_is_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "away.gguf").symlink_to(tmp_path / "nowhere" / "x.gguf")
+    (found,) = examination._model("away", "hh-minilm", tmp_path)
+    assert found.state == "failure" and "away.gguf" in found.found
+    assert "pull or import it again" in str(found.remedy)
 
 
 @pytest.mark.parametrize(("state", "remedy"), [("good", "do"), ("warning", None)])
