@@ -16,7 +16,7 @@ class _Root(LazyGroup):
         "chat": Target("stars_local.cli.chat", "chat", "Talk to a model; watch its segments."),
         "generate": Target("stars_local.cli.generate", "generate", "Answer one prompt."),
         "eval": Target("stars_local.cli.eval", "evaluate", "Compare methods over prompts."),
-        "sweep": Target("stars_local.cli.eval", "sweep", "Vary a method's parameters."),
+        "sweep": Target("stars_local.cli.sweep", "sweep", "Vary a method's parameters."),
         "eval merge": Target("stars_local.cli.eval", "merge", "Join the shards of a run."),
         "eval agreement": Target(
             "stars_local.cli.agreement", "agreement", "Hold refusal rules against people."

@@ -54,7 +54,7 @@ def _calibrated_attempts(params: Mapping[str, Any]) -> float | None:
     if path is None:
         return None
     found = read_calibration(path)
-    used = [params[name] for name in ("alpha", "beta", "reward_threshold")]
-    if used != [found.alpha, found.beta, found.reward_threshold]:
+    used = [params[name] for name in ("segment_size", "alpha", "beta", "reward_threshold")]
+    if used != [found.key.segment_size, found.alpha, found.beta, found.reward_threshold]:
         return None
     return (found.predicted if found.checked is None else found.checked).attempts
