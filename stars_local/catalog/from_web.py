@@ -13,9 +13,10 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException, HTTPMessage, InvalidURL
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.sources import WebSource
@@ -25,8 +26,10 @@ from stars_local.core.errors import NetworkError
 MAX_TRIES = 5
 TIMEOUT_S = 60.0
 _CHUNK_BYTES = 1 << 20
+_MAX_SHOWN = 200
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_DIGITS = r"([0-9]{1,18})"  # more than a disk holds, and than int() may be asked to read
+_LENGTH, _RANGE = re.compile(_DIGITS), re.compile(rf"bytes {_DIGITS}-[0-9]+/[0-9]+")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -38,7 +41,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: Any, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
-        """As the base class, which refuses other schemes."""
+        """As the base class, which would follow to ftp as well. Raises NetworkError."""
+        if urlsplit(newurl).scheme not in ("http", "https"):
+            raise NetworkError(
+                f"{req.full_url} leads to {newurl[:_MAX_SHOWN]!r}: only http and https are followed"
+            )
         match = _SHA256.fullmatch(headers.get("X-Linked-Etag", ""))
         if match is not None:
             self.sha256 = match[1]
@@ -78,6 +85,8 @@ def fetch_from_web(
                 if error.code in (401, 403):
                     hint = "it wants a permission: set HF_TOKEN where it is the model hub's"
                 raise NetworkError(f"{source.url}: {why}: {hint}") from error
+        except (InvalidURL, ValueError) as error:  # of a redirect too: trying again is no use
+            raise NetworkError(f"{source.url}: not an address to ask: {error}") from error
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             why = str(error)
         tries = 1 if _size(part) > before else tries + 1
@@ -116,8 +125,8 @@ def _once(source: WebSource, part: Path, on_progress: OnProgress) -> str | None:
         elif match is None or int(match[1]) != start:
             forget(part)
             raise ConnectionError("the server answered with another range than was asked for")
-        length = answer.headers.get("Content-Length")
-        total = start + int(length) if length is not None and length.isdecimal() else None
+        length = _LENGTH.fullmatch(answer.headers.get("Content-Length", ""))
+        total = None if length is None else start + int(length[1])
         if total is not None:
             need_room(part.parent, total - start, source.file_name)
         tag = answer.headers.get("ETag")

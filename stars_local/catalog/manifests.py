@@ -16,6 +16,7 @@ FOLDER = "manifests"
 SCHEMA = 1
 MAX_BYTES = 64 << 10
 MAX_LICENCE_CHARS = 200
+_MAX_READ_CHARS = 2000  # of a text that may have megabytes
 _PLAIN_NAME = re.compile(r"[^/\\\0.][^/\\\0]*\.gguf")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -42,7 +43,7 @@ def clean_licence(text: str | None) -> str | None:
 
     Files say of themselves what they like, whole licences included.
     """
-    words = " ".join(text.split()) if text is not None else ""
+    words = " ".join(text[:_MAX_READ_CHARS].split()) if text is not None else ""
     shown = "".join(char if char.isprintable() else "?" for char in words)
     cut = len(shown) > MAX_LICENCE_CHARS
     return (shown[: MAX_LICENCE_CHARS - 1] + "…" if cut else shown) or None

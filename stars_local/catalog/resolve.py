@@ -9,6 +9,8 @@ from stars_local.catalog.folder import models_folder
 from stars_local.catalog.known import DEFAULT_MODEL, KNOWN
 from stars_local.core.errors import ModelError
 
+_MAX_SHOWN = 200
+
 
 def resolve(name_or_path: str | None, folder: Path | None = None) -> Path:
     """The file of a path, a known name, or a name in the models folder; None is the default.
@@ -18,9 +20,13 @@ def resolve(name_or_path: str | None, folder: Path | None = None) -> Path:
     """
     name = DEFAULT_MODEL if name_or_path is None else name_or_path
     place = models_folder(folder)
-    as_path = Path(name).expanduser()
-    if as_path.exists() or (name.endswith(".gguf") and as_path.parent != Path()):
-        return as_path
+    try:
+        as_path = Path(name).expanduser()
+        if as_path.exists() or (name.endswith(".gguf") and as_path.parent != Path()):
+            return as_path
+    except (OSError, RuntimeError, ValueError) as error:  # too long, or a home of nobody
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"no model {name[:_MAX_SHOWN]!r}: {why}") from error
     here = sorted(place.glob("*.gguf")) if place.is_dir() else []
     known = KNOWN[name].file_name if name in KNOWN else name
     for candidate in here:
@@ -32,4 +38,4 @@ def resolve(name_or_path: str | None, folder: Path | None = None) -> Path:
     stems = [path.stem for path in here]
     close = difflib.get_close_matches(name.removesuffix(".gguf"), [*stems, *KNOWN], 1)
     hint = f"did you mean {close[0]!r}?" if close else f"files are looked for in {place}"
-    raise ModelError(f"no model {name!r}: {hint}")
+    raise ModelError(f"no model {name[:_MAX_SHOWN]!r}: {hint}")

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from stars_local.catalog.known import KNOWN
 from stars_local.catalog.manifests import is_plain_name
@@ -17,6 +17,7 @@ _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+
 _HUB_PATH = re.compile(r"([\w.-]+/[\w.-]+)/([^@]+\.gguf)(?:@([\w./-]+))?")
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 MAX_PARTS = 1000
+_MAX_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,11 @@ def parse_source(text: str) -> list[Source]:
         if match is None or ".." in match[2].split("/"):
             raise UsageError(f"{text!r}: write hf:ORG/REPO/FILE.gguf, with @REVISION or without")
         endpoint = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+        _address(endpoint)
         address = f"{endpoint}/{match[1]}/resolve/{quote(match[3] or 'main', safe='')}/"
         sources = [WebSource(address + quote(path), True) for path in part_names(match[2])]
     elif text.startswith(("http://", "https://")):
-        parts = urlsplit(text)
-        if parts.hostname is None or parts.username is not None:
-            raise UsageError(f"{text!r}: an address with a host and without a password is needed")
+        parts = _address(text)
         sources = [
             WebSource(parts._replace(path=path, fragment="").geturl(), False)
             for path in part_names(parts.path)
@@ -93,6 +93,23 @@ def part_names(name: str) -> list[str]:
     if match is None or not 1 <= int(match[2]) <= int(match[3]) <= MAX_PARTS:
         return [name]
     return [f"{match[1]}-{n:05d}-of-{match[3]}.gguf" for n in range(1, int(match[3]) + 1)]
+
+
+def _address(text: str) -> SplitResult:
+    """An address in its parts; UsageError for one that no request can be made of."""
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+        if host is not None:
+            host.encode("idna")
+    except ValueError as error:
+        raise UsageError(f"{text[:_MAX_SHOWN]!r}: not an address: {error}") from error
+    if parts.scheme not in ("http", "https") or not host or parts.username is not None:
+        raise UsageError(
+            f"{text[:_MAX_SHOWN]!r}: an http or https address with a host and without a password "
+            "is needed"
+        )
+    return parts
 
 
 def _index(text: str) -> IndexSource:

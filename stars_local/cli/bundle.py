@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -63,6 +62,7 @@ def create_command(
     from importlib.metadata import version
 
     from stars_local.bundles.create import create_bundle
+    from stars_local.catalog.pip import unwinding_on_sigterm
     from stars_local.cli.progress import stages
 
     if wheels and wheels_from is not None:
@@ -74,7 +74,7 @@ def create_command(
         sources |= _reward_files(name)
     sources |= _calibrations()
     sources |= _prompt_sets(prompts or [])
-    with tempfile.TemporaryDirectory() as folder, stages() as on_progress:
+    with unwinding_on_sigterm(), tempfile.TemporaryDirectory() as folder, stages() as on_progress:
         place = wheels_from
         if wheels:
             place = Path(folder)
@@ -230,11 +230,14 @@ def _wheels(folder: Path) -> dict[str, Source]:
 def _build_wheels(folder: Path) -> None:
     from importlib.metadata import version
 
+    from stars_local.catalog.pip import run_pip
+
     checkout = Path(__file__).resolve().parents[2]
     here = (checkout / "pyproject.toml").is_file()
     what = str(checkout) if here else f"stars-local=={version('stars-local')}"
-    command = [sys.executable, "-m", "pip", "wheel", "--wheel-dir", str(folder), what]
-    if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
+    with tempfile.TemporaryDirectory() as scratch:
+        done = run_pip(["wheel", "--wheel-dir", str(folder), what], Path(scratch), into=sys.stderr)
+    if done.returncode != 0:
         raise DataError("pip could not gather the wheels; what it said is above")
 
 

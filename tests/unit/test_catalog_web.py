@@ -177,3 +177,31 @@ def test_a_broken_pull_leaves_only_a_part_and_the_next_ends_it(
     (path,) = pull(f"{served.address}/a.gguf", tmp_path, ignore)
     assert path.read_bytes() == gguf
     assert list((tmp_path / "downloads").iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["ftp://127.0.0.1/a.gguf", "file:///etc/passwd", "data:,x"])
+def test_redirects_lead_to_web_addresses_only(served: Served, tmp_path: Path, where: str) -> None:
+    served.redirect_to = where
+    with pytest.raises(NetworkError):
+        fetch(served, tmp_path / "a.part")
+    assert len(served.asked) == 1, "and are not tried again"
+    assert not (tmp_path / "a.part").exists()
+
+
+@pytest.mark.parametrize("where", [f"http://{'a' * 64}.org/a.gguf", "http://127.0.0.1:port/a.gguf"])
+def test_addresses_that_are_none_are_not_tried_again(
+    served: Served, tmp_path: Path, where: str
+) -> None:
+    served.redirect_to = where
+    with pytest.raises(NetworkError, match="not an address"):
+        fetch(served, tmp_path / "a.part")
+    assert len(served.asked) == 1
+    with pytest.raises(NetworkError, match="not an address"):
+        fetch_from_web(WebSource(where, False), tmp_path / "a.part", ignore, pause_s=0)
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-1", "x", "²"])
+def test_a_length_that_is_none_is_as_if_unsaid(served: Served, tmp_path: Path, length: str) -> None:
+    served.length = length
+    fetch(served, tmp_path / "a.part")
+    assert (tmp_path / "a.part").read_bytes() == CONTENT
