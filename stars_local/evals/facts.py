@@ -36,7 +36,7 @@ def _facts(manifest: Run, n_answers: int) -> dict[str, str]:
     facts = {
         "answers": f"{n_answers} of {n_all}" + ("" if n_answers == n_all else ": unfinished"),
         "prompts": f"{n_prompts}, file {_digest(run.get('prompts'))}",
-        "begins with": run.get("prefill", ""),
+        "responses begin with": run.get("prefill", ""),
         "prompts end with": run.get("suffix", ""),
         "turn": _by_arms(arms, "turn"),
         "model": _by_arms({name: _model(params) for name, params in arms.items()}, "model"),

@@ -8,6 +8,7 @@ another prefill or suffix, or in another turn.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -71,10 +72,15 @@ def join(runs: Sequence[Path], advance: Advance = silent) -> Joined:
         advance("reading runs", done, len(runs))
     if not found.lines:
         raise DataError(f"{runs[0]}: no answers yet: run 'stars-local eval' first")
-    order = [id for ids in found.prompts.values() for id in ids]
-    places = {id: k for k, id in enumerate(order)}
+    prompts = {id: k for k, id in enumerate(itertools.chain(*found.prompts.values()))}
     arm_places = {arm: k for k, arm in enumerate(found.params)}
-    found.lines.sort(key=lambda line: (arm_places[line["arm"]], places[line["prompt_id"]]))
+    for line in found.lines:
+        if line["arm"] not in arm_places or line["prompt_id"] not in prompts:
+            raise DataError(
+                f"{', '.join(map(str, runs))}: the manifest knows no answer of {line['arm']} to "
+                f"{line['prompt_id']}: the results are of another run"
+            )
+    found.lines.sort(key=lambda line: (arm_places[line["arm"]], prompts[line["prompt_id"]]))
     return found
 
 

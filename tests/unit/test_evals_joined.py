@@ -137,3 +137,10 @@ def test_arms_and_prompts_stand_in_the_order_of_the_manifest(tmp_path: Path) -> 
     assert [(line["arm"], line["prompt_id"]) for line in joined.lines] == [
         (name, f"p{i}") for name in ("stars", "vanilla") for i in range(3)
     ]
+
+
+def test_answers_that_the_manifest_does_not_know_are_an_error(tmp_path: Path) -> None:
+    folder, larger = made(tmp_path / "run", n_prompts=2), made(tmp_path / "larger")
+    (folder / RESULTS).write_bytes((larger / RESULTS).read_bytes())
+    with pytest.raises(DataError, match="no answer of vanilla to p2"):
+        join([folder])
