@@ -23,7 +23,8 @@ from stars_local.cli.chat_screen import TerminalScreen
 from stars_local.config import configure
 from stars_local.core.doubles import EnumerableModel, TableReward
 from stars_local.core.errors import DataError, ModelError, UsageError
-from stars_local.core.records import RewardInfo
+from stars_local.core.methods.registry import METHODS
+from stars_local.core.records import Outcome, RewardInfo
 from stars_local.method_settings import Thresholds
 from stars_local.settings import Settings
 
@@ -97,6 +98,24 @@ class TestPlain:
             turns = session.conversation.turns
         assert [turn.asked.text for turn in turns] == ["hello", "again"]
         assert result.stdout == "".join(f"{turn.text}\n" for turn in turns)
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_every_method_talks(self, folder: Path, name: str) -> None:
+        own = ":spread=0.5" if METHODS[name].needs_spread else ""
+        result = chat("hello\n/why\n/stats\n/retry\nagain\n", "--method", f"{name}{own}")
+        assert result.exit_code == 0, result.stderr
+        [path] = folder.glob("*.jsonl")
+        with Session.resume(path) as session:
+            turns = session.conversation.turns
+        assert [turn.asked.text for turn in turns] == ["hello", "again"]
+        for turn in turns:
+            assert turn.answered is not None
+            assert (turn.answered.method, turn.answered.n_kept_tokens) == (name, 9)
+            assert f"{turn.text}\n" in result.stdout
+            judged = [a for a in turn.attempts if a.reward is not None]
+            assert bool(judged) == METHODS[name].scores
+            kept = [a for a in turn.attempts if a.outcome in (Outcome.ACCEPTED, Outcome.FORCED)]
+            assert "".join(a.text for a in kept) == turn.text
 
     def test_the_same_seed_prints_the_same(self) -> None:
         assert (
