@@ -101,18 +101,22 @@ def open_models(
 def open_language_model(
     settings: Settings, *, n_sequences: int | None = None, unified: bool = True
 ) -> LlamaModel:
-    """Load the GGUF file that the settings name.
+    """Load the GGUF file that the settings name. ModelError too where it lies in the models
+    folder and is not the file that came there.
 
     n_sequences: trunks and branches at once, by default those of one prompt. unified: one cache
     for all of them, else a stream of `n_ctx` tokens for each.
     """
     from stars_local.catalog.resolve import resolve
+    from stars_local.catalog.same_file import need_the_file_that_came
     from stars_local.llama.engine import LlamaModel
 
     if n_sequences is None:
         n_sequences = sequences_of_one_prompt(settings)
+    path = resolve(settings.model)
+    need_the_file_that_came(path)
     return LlamaModel(
-        resolve(settings.model),
+        path,
         n_ctx=0 if settings.n_ctx is None else settings.n_ctx,
         n_threads=0 if settings.threads is None else settings.threads,
         n_gpu_layers=settings.gpu_layers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from stars_local.llama.disk_cache import DiskCache
@@ -16,6 +17,15 @@ def file_stamp(path: Path) -> list[int]:
     """
     stat = path.stat()
     return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def model_sha256(parts: Sequence[Path]) -> str:
+    """The hex digest that a model goes by: its file's, or of the digests of all its parts in
+    order, a line each, so that any other part makes it another model. Raises OSError."""
+    digests = [file_sha256(part) for part in parts]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

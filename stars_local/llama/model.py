@@ -14,7 +14,7 @@ from typing import Any
 
 from stars_local.core.errors import ModelError
 from stars_local.core.records import ModelInfo
-from stars_local.llama.digest import file_sha256, file_stamp
+from stars_local.llama.digest import file_stamp, model_sha256
 from stars_local.llama.gguf_check import check_gguf, part_paths, probe_in_child
 from stars_local.llama.gguf_header import GgufHeader
 from stars_local.llama.library import forget_log, last_words, native
@@ -199,7 +199,7 @@ class NativeModel:
         return ModelInfo(
             name=self.path.stem if name is None else name,
             path=str(self.path),
-            sha256=file_sha256(self.path),
+            sha256=model_sha256(part_paths(self.path)),
             quant=quant_name(self.metadata("general.file_type")),
             n_ctx=self.n_ctx,
             architecture=str(self.metadata("general.architecture")),

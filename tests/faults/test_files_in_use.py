@@ -9,14 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from stars_local import compose
+from stars_local.catalog.folder import models_folder
+from stars_local.catalog.importing import import_model
+from stars_local.catalog.manifests import remove_manifest
 from stars_local.core.boundaries import Boundary
 from stars_local.core.errors import ModelError, OutOfCellsError
 from stars_local.core.ports import Draw, Order
 from stars_local.core.records import Prompt, Sampling
 from stars_local.llama import memory
+from stars_local.llama.digest import file_sha256
 from stars_local.llama.engine import LlamaModel
 from stars_local.llama.library import native
-from tests.support.tiny_gguf import write_tiny
+from stars_local.settings import Settings
+from tests.support.tiny_gguf import write_tiny, write_tiny_split
 
 PROMPT = Prompt("p", text="Once upon a time")
 
@@ -47,6 +53,64 @@ def test_a_file_of_the_same_size_and_time_has_another_hash(path: Path, tmp_path:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with opened(path) as model:
         assert model.info.sha256 != first
+
+
+def test_a_model_in_parts_is_another_when_any_part_is(tmp_path: Path) -> None:
+    found = set()
+    for seed, name in enumerate(("one", "two")):
+        (tmp_path / name).mkdir()
+        first, last = write_tiny_split(tmp_path / name, "llama")
+        if seed:
+            data = bytearray(last.read_bytes())
+            data[-1] ^= 1
+            last.write_bytes(data)
+        with opened(first) as model:
+            found.add(model.info.sha256)
+        assert file_sha256(first) not in found
+    assert len(found) == 2
+
+
+@pytest.fixture(name="kept")
+def _kept(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model that was imported into the models folder."""
+    folder = tmp_path / "models"
+    monkeypatch.setenv("STARS_LOCAL_MODELS_DIR", str(folder))
+    (found,) = import_model(path, models_folder(), lambda *_: None, copy=True)
+    return found
+
+
+def start(path: Path) -> str:
+    settings = Settings(model=str(path), n_ctx=64, threads=1)
+    with compose.open_language_model(settings, n_sequences=8) as model:
+        return model.info.sha256
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_file_that_was_replaced_between_runs_is_refused(
+    kept: Path, tmp_path: Path, same_size: bool
+) -> None:
+    first = start(kept)
+    before = kept.stat()
+    other = write_tiny(tmp_path / "other.gguf", "llama", seed=1)
+    if not same_size:
+        other.write_bytes(other.read_bytes() + bytes(32))
+    other.replace(kept)
+    os.utime(kept, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (kept.stat().st_size == before.st_size) == same_size
+    with pytest.raises(ModelError, match="not the file that came here: run 'stars-local models v"):
+        start(kept)
+    remove_manifest(kept.parent, kept.name)
+    assert start(kept) != first  # nothing says what it should be
+
+
+def test_a_file_that_stayed_is_not_read_again(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(kept)
+
+    def never(*_: object) -> None:
+        raise AssertionError("it was hashed again")
+
+    monkeypatch.setattr("stars_local.llama.digest.hashlib.file_digest", never)
+    start(kept)
 
 
 def test_a_file_that_was_cut_between_runs_is_refused_with_numbers(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stars_local.core.errors import ModelError
-from stars_local.llama.digest import file_sha256, file_stamp
+from stars_local.llama.digest import file_sha256, file_stamp, model_sha256
 from stars_local.llama.disk_cache import DiskCache
 from stars_local.llama.saved_state import Origin, pack, unpack
 
@@ -64,6 +64,16 @@ def test_a_digest_follows_the_file(tmp_path: Path) -> None:
     assert file_sha256(path) == first
     path.write_bytes(b"other")
     assert file_sha256(path) != first
+
+
+def test_a_model_in_parts_goes_by_all_of_them(tmp_path: Path) -> None:
+    parts = [tmp_path / name for name in ("one", "two")]
+    for part in parts:
+        part.write_bytes(part.name.encode())
+    assert model_sha256(parts[:1]) == file_sha256(parts[0])
+    found = {model_sha256(parts), model_sha256(parts[::-1]), *map(file_sha256, parts)}
+    parts[1].write_bytes(b"new")
+    assert len(found | {model_sha256(parts)}) == 5
 
 
 def test_a_digest_is_only_computed_once(tmp_path: Path) -> None:
