@@ -25,6 +25,7 @@ from stars_local.core.records import Attempt, Finish, Segment
 from stars_local.core.strict_json import is_unicode
 
 SCHEMA = 1
+_END_OF_COUNTS = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +202,10 @@ def _read_simple(kind: type[Any], value: Any, where: str) -> Any:
 
 
 def _fits(kind: type[Any], value: Any) -> bool:
-    """Whether JSON's value is one of this kind; counts and tokens are never negative."""
+    """Whether JSON's value is one of this kind; counts and tokens are never negative, and never
+    more than 63 bits: they become native integers."""
     if kind is int:
-        return type(value) is int and value >= 0
+        return type(value) is int and 0 <= value < _END_OF_COUNTS
     if kind is float:
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     if kind is str:

@@ -106,7 +106,7 @@ def read_lines(path: Path, *, forgive_last: bool = False) -> Iterable[Line]:
             continue
         try:
             found = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number}: not a line of results: {error}") from error
         if not isinstance(found, dict) or found.get("schema") != SCHEMA:
             raise DataError(f"{path}:{number}: not a line of results of schema {SCHEMA}")
@@ -161,7 +161,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot read the manifest of a run: {error}") from error
     if not isinstance(found, dict) or "run" not in found or found.get("schema") != SCHEMA:
         raise DataError(f"{path}: not a manifest of schema {SCHEMA}")

@@ -39,6 +39,6 @@ class DiskCache:
     def _read(self) -> dict[str, object]:
         try:
             content = json.loads(self._path.read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}

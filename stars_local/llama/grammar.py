@@ -58,6 +58,8 @@ def schema_to_gbnf(schema_json: str) -> str:
             f"the JSON schema is not JSON: {error.msg} in line {error.lineno}, column "
             f"{error.colno}: correct it"
         ) from None
+    except ValueError:  # a whole number of more digits than Python reads
+        raise GrammarError("the JSON schema holds a number of too many digits: cut it") from None
     except RecursionError:
         raise _schema_too_deep() from None
     if not isinstance(schema, dict):

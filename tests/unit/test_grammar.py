@@ -260,6 +260,7 @@ def nested(n_levels: int) -> str:
         ('{"$ref": 3}', "refused"),
         ('{"type": "string", "pattern": "a"}', "refused"),
         ('{"type": "array", "items": {}, "minItems": 1000000000}', "JSON schema|grammar"),
+        ('{"minimum": ' + "1" * 5000 + "}", "too many digits"),
         (nested(65), "deeper than 64"),
         (nested(200_00), "deeper than 64"),
         ('{"a": "' + "x" * MAX_SCHEMA_BYTES + '"}', f"the limit is {MAX_SCHEMA_BYTES}"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stars_local.core.errors import DataError
 from stars_local.preferences.pairs import Pair, parse_dialogue, read_pairs
+from stars_local.preferences.records import read_records
 
 HH = {
     "chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant: Because so.",
@@ -213,3 +214,17 @@ def test_groups_stay_apart_without_a_list_of_prompts(tmp_path: Path) -> None:
     path = table(tmp_path / "x", ["question", "Response", "label"], rows)
     pairs = list(read_pairs(path, "axis"))
     assert [(p.chosen, p.rejected) for p in pairs] == [("00", "01"), ("10", "11"), ("20", "21")]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_file_that_is_or_swells_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    path = tmp_path / "bomb.jsonl"
+    text = b'{"a": 1}\n' + b" " * 991
+    monkeypatch.setattr("stars_local.preferences.records._MAX_BYTES", 1000)
+    path.write_bytes(gzip.compress(text) if packed else text)
+    assert len(list(read_records(path))) == 1
+    path.write_bytes(gzip.compress(text + b" ") if packed else text + b" ")
+    with pytest.raises(DataError, match="more than 1000 bytes"):
+        list(read_records(path))

@@ -98,5 +98,6 @@ def test_a_cache_that_cannot_be_used_is_no_error(
     cache.put("key", 1)
     cache.put("other", [2])
     assert (cache.get("key"), cache.get("other")) == (1, [2])
-    (tmp_path / "stars-local" / "facts.json").write_text("{damaged")
-    assert cache.get("key") is None
+    for damaged in ("{damaged", "[" * 100_000, '{"key": ' + "1" * 5000 + "}", "[1]"):
+        (tmp_path / "stars-local" / "facts.json").write_text(damaged)
+        assert cache.get("key") is None
