@@ -13,12 +13,14 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import venv
 from pathlib import Path
 
 WHEEL = re.compile(r"wheels/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,180}\.whl")
+MAX_MANIFEST_BYTES = 4 << 20
 
 
 def main(arguments: list[str]) -> int:
@@ -30,23 +32,44 @@ def main(arguments: list[str]) -> int:
         return 2
     bundle, environment, *options = arguments
     with tempfile.TemporaryDirectory() as folder:
-        n_wheels = unpack_wheels(Path(bundle), Path(folder))
+        try:
+            n_wheels = unpack_wheels(Path(bundle), Path(folder))
+        except Exception as error:  # whatever tarfile and json make of a file that is damaged
+            return failed(f"{bundle}: no bundle that can be read: {error!r}")
         if n_wheels == 0:
-            print(f"{bundle} holds no wheels: create it with --wheels", file=sys.stderr)
-            return 1
-        venv.create(environment, with_pip=True)
+            return failed(f"{bundle} holds no wheels: create it with --wheels")
+        try:
+            venv.create(environment, with_pip=True)
+        except (OSError, ImportError, subprocess.SubprocessError) as error:
+            return failed(
+                f"{environment} cannot be made ({error}): name a folder that can be written, and "
+                "see that this Python has venv and ensurepip (Debian: the package python3-venv)"
+            )
         programs = Path(environment) / ("Scripts" if os.name == "nt" else "bin")
         pip = [str(programs / "python"), "-m", "pip", "install", "--no-index", "--quiet"]
-        subprocess.run([*pip, "--find-links", folder, "stars-local"], check=True)
+        done = subprocess.run([*pip, "--find-links", folder, "stars-local"], check=False)
+        if done.returncode != 0:
+            here = ".".join(map(str, sys.version_info[:2]))
+            return failed(
+                f"pip could not install the wheels (what it said is above): this is Python {here} "
+                f"on {sysconfig.get_platform()}, and the bundle's wheels may be for another"
+            )
     command = [str(programs / "stars-local"), "bundle", "install", bundle, *options]
     return subprocess.run(command, check=False).returncode
+
+
+def failed(why: str) -> int:
+    """Say why in a line; the exit code."""
+    print(f"install.py: {why}", file=sys.stderr)
+    return 1
 
 
 def unpack_wheels(bundle: Path, folder: Path) -> int:
     """Write the wheels whose bytes are those of the manifest; the number of them."""
     with tarfile.open(bundle, "r:") as tar:
         members = {member.name: member for member in tar}
-        listed = json.loads(tar.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        manifest = tar.extractfile("manifest.json")
+        listed = json.loads(manifest.read(MAX_MANIFEST_BYTES))  # type: ignore[union-attr]
         digests = {item["name"]: item["sha256"] for item in listed["items"]}
         names = [name for name in members if name.startswith("wheels/")]
         for name in names:
