@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from stars_local.core.methods.base import Context
 from stars_local.core.methods.registry import MethodParams, build
 from stars_local.core.records import Message, Prompt, Result, Scores
 from stars_local.core.seeds import SeedSource
+from stars_local.evals.runner import Plan, run
 from stars_local.llama.engine import LlamaModel
 from stars_local.reward import templates
 from stars_local.reward.manifest import Form, Style, Template
 from stars_local.reward.onnx_model import OnnxRewardModel
+from tests.support.laws import letters_model
 from tests.support.tiny_gguf import write_tiny
 from tests.support.tiny_reward import write_tiny_reward
+from tests.support.toy_runs import plan, timeless
 from tests.unit.test_talk import last
 
 N_TOKENS = 24
@@ -95,6 +99,69 @@ def test_a_reward_model_that_fails_costs_no_accepted_segment(
         assert again.text and model._runtime.trunks == {}
     with Session.resume(session.path) as resumed:
         assert [turn.asked.text for turn in resumed.conversation.turns] == ["one", "two"]
+
+
+class Dying:
+    """A session of ONNX Runtime whose provider dies at the `at`th run, and stays dead."""
+
+    def __init__(self, inner: Any, at: int) -> None:
+        self._inner, self._left = inner, at
+
+    def run(self, *arguments: Any) -> Any:
+        """As the session's, until it dies."""
+        self._left -= 1
+        if self._left <= 0:
+            raise RuntimeError("CUDA failure 719:\nunspecified launch failure")
+        return self._inner.run(*arguments)
+
+
+def network(folder: Path, dies_at: int | None = None) -> OnnxRewardModel:
+    reward = OnnxRewardModel(folder / "reward", provider="cpu", threads=1, trusted=True)
+    if dies_at is not None:
+        reward._session._session = Dying(reward._session._session, dies_at)
+    return reward
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 7])
+def test_a_provider_that_dies_costs_a_chat_no_accepted_segment(
+    at: int, model: LlamaModel, folder: Path, tmp_path: Path
+) -> None:
+    with Session.create(tmp_path) as session:
+        talk = Talk(session, model, network(folder, at))
+        for _ in range(2):  # it stays dead
+            with pytest.raises(
+                RewardError, match="failed: CUDA failure 719: unspecified"
+            ) as caught:
+                last(talk.ask("one", tasks(), seed=1))
+            assert "\n" not in str(caught.value)
+        assert model._runtime.trunks == {}
+        turns = [(turn.asked, turn.kept) for turn in talk.conversation.turns]
+    with Session.resume(session.path) as resumed:
+        talk = Talk(resumed, model, network(folder))
+        assert [(turn.asked, turn.kept) for turn in talk.conversation.turns] == turns
+        assert at < 7 or turns[0][1]
+        assert last(talk.ask("two", tasks(), seed=1)).text
+
+
+@pytest.mark.parametrize("at", [1, 5, 20])
+def test_a_provider_that_dies_costs_an_evaluation_no_answer_that_was_kept(
+    at: int, folder: Path, tmp_path: Path
+) -> None:
+    def with_reward(reward: OnnxRewardModel) -> Plan:
+        def open_driver(n_slots: int) -> Driver:
+            return Driver(letters_model(), reward, n_slots=n_slots)
+
+        made = plan(6, 2)
+        return replace(made, arms=tuple(replace(a, open_driver=open_driver) for a in made.arms))
+
+    list(run(with_reward(network(folder)), tmp_path / "undisturbed"))
+    with pytest.raises(RewardError, match="the network failed: CUDA failure"):
+        list(run(with_reward(network(folder, at)), tmp_path / "died"))
+    kept = timeless(tmp_path / "died")
+    assert len(kept) < 18 and (at < 20 or kept)
+    list(run(with_reward(network(folder)), tmp_path / "died"))
+    whole = timeless(tmp_path / "died")
+    assert whole == timeless(tmp_path / "undisturbed") and set(kept) <= set(whole)
 
 
 def test_an_infinite_reward_is_never_taken_for_a_good_one(model: LlamaModel) -> None:
