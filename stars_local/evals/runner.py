@@ -85,9 +85,11 @@ class Plan:
         return {"schema": SCHEMA, "run": run, "machine": machine, "questions": questions}
 
 
-def question(prompt: Prompt) -> str:
-    """What a prompt asks, for people to read: its text, or its last message."""
-    return prompt.messages[-1].content if prompt.text is None else prompt.text
+def question(prompt: Prompt) -> str | list[dict[str, str]]:
+    """What a prompt asks, for people to read: its text, or its messages."""
+    if prompt.text is not None:
+        return prompt.text
+    return [{"role": each.role, "content": each.content} for each in prompt.messages]
 
 
 @dataclass(frozen=True, slots=True)

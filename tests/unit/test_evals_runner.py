@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from stars_local.core.doubles import TableReward
 from stars_local.core.driver import Driver
 from stars_local.core.errors import DataError, UsageError
+from stars_local.core.records import Message, Prompt
+from stars_local.evals.examples import question_text
 from stars_local.evals.merge import merge_runs
 from stars_local.evals.records import MANIFEST, RESULTS, read_lines, read_manifest
 from stars_local.evals.runner import Arm, Plan, Shard, parse_shard, preference_pairs, run
@@ -56,6 +58,14 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
                 file.write(torn)  # a line that was cut while it was written
     list(run(plan(), folder))
     assert timeless(folder) == undisturbed(root / "whole")
+
+
+def test_the_manifest_holds_what_was_asked_with_its_history(tmp_path: Path) -> None:
+    talk = (Message("user", "one"), Message("assistant", "two"), Message("user", "three"))
+    made = replace(plan(), prompts=(Prompt("a", messages=talk), Prompt("b", text="raw")))
+    asked = made.manifest()["questions"]
+    assert question_text(asked["a"]) == "user: one\nassistant: two\nuser: three"
+    assert question_text(asked["b"]) == "raw"
 
 
 def test_a_complete_run_draws_nothing_again(tmp_path: Path) -> None:
