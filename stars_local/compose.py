@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 # of `--width auto`: to measure 24 and 32 as well would double the time of the first start
 WIDEST_AUTO = 16
+_LEAST_SEQUENCES = 2 + quick.N_DRAWS  # a trunk, a kept loser, and the draws of a calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +105,25 @@ def open_language_model(
     """Load the GGUF file that the settings name. ModelError too where it lies in the models
     folder and is not the file that came there.
 
-    n_sequences: trunks and branches at once, by default those of one prompt. unified: one cache
+    n_sequences: trunks and branches at once, by default those of one prompt, or fewer where the
+    width is left to us and the memory is short. unified: one cache
     for all of them, else a stream of `n_ctx` tokens for each.
     """
     from stars_local.catalog.resolve import resolve
-    from stars_local.catalog.same_file import need_the_file_that_came
+    from stars_local.catalog.same_file import the_file_that_came
     from stars_local.llama.engine import LlamaModel
 
+    least = 0
     if n_sequences is None:
         n_sequences = sequences_of_one_prompt(settings)
-    path = resolve(settings.model)
-    need_the_file_that_came(path)
+        least = _LEAST_SEQUENCES if settings.width == AUTO else 0
     return LlamaModel(
-        path,
+        the_file_that_came(resolve(settings.model)),
         n_ctx=0 if settings.n_ctx is None else settings.n_ctx,
         n_threads=0 if settings.threads is None else settings.threads,
         n_gpu_layers=settings.gpu_layers,
         n_seq_max=n_sequences,
+        n_seq_min=least,
         unified=unified,
         loras={} if settings.lora is None else {settings.lora: 1.0},
     )
@@ -292,12 +295,15 @@ def width_policy(settings: Settings, models: Models) -> WidthPolicy:
 def measured_steps(
     models: Models,
     on_progress: Callable[[str, int, int], None] | None = None,
-    widest: int = WIDEST_AUTO,
+    widest: int | None = None,
 ) -> StepCosts:
-    """Seconds of a decode step by width up to `widest`, measured once, while no prompt is open."""
+    """Seconds of a decode step by width up to `widest`, by default that of `--width auto` in this
+    context, measured once, while no prompt is open."""
     from stars_local.llama.disk_cache import cache_folder
     from stars_local.llama.speed import step_costs
 
+    if widest is None:
+        widest = max(1, min(WIDEST_AUTO, models.language.capacity[1] - 2))
     return step_costs(models.language, cache_folder() / "speed", widest, on_progress)
 
 

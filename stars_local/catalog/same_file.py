@@ -11,9 +11,9 @@ from stars_local.llama.digest import file_sha256
 from stars_local.llama.gguf_check import part_paths
 
 
-def need_the_file_that_came(path: Path, folder: Path | None = None) -> None:
-    """ModelError where a file of the models folder, or a part of it, is another than its manifest
-    says. Files without a manifest, and those elsewhere, pass.
+def the_file_that_came(path: Path, folder: Path | None = None) -> Path:
+    """The path again; ModelError where a file of the models folder, or a part of it, is another
+    than its manifest says. Files without a manifest, and those elsewhere, pass.
 
     Digests come from the user's cache while a file's size and times stay the same, so only a file
     that is new or was touched is read. folder: as `models_folder` takes it.
@@ -34,3 +34,4 @@ def need_the_file_that_came(path: Path, folder: Path | None = None) -> None:
                 f"{part} is not the file that came here: run 'stars-local models verify', then "
                 "pull or import it again"
             )
+    return path

@@ -55,14 +55,16 @@ class LlamaModel:
         n_threads: int = 0,
         n_gpu_layers: int = -1,
         n_seq_max: int = 0,
+        n_seq_min: int = 0,
         strategy: str = "auto",
         unified: bool = True,
         loras: Mapping[str, float] | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._closed = False
+        adapters = {} if loras is None else loras
         params = ContextParams(
-            n_ctx, n_seq_max, n_threads, n_gpu_layers, unified, {} if loras is None else loras
+            n_ctx, n_seq_max, n_threads, n_gpu_layers, unified, adapters, n_seq_min=n_seq_min
         )
         params.check()
         if strategy != "auto" and strategy not in set(Strategy):

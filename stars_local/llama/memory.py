@@ -84,12 +84,28 @@ def need_memory(
     available = available_bytes()
     if available is None:
         return
-    per_token = kv_bytes_per_token(header)
-    kv_bytes = 0 if per_token is None else per_token * n_cells
     needed = needed_bytes(header, n_file_bytes, n_cells, width)
     if needed > available:
+        logits = width * header.n_vocab * LOGIT_BYTES
+        kv_bytes = needed - n_file_bytes - logits
         raise ModelError(
             f"{path} needs about {needed >> 20} MiB ({n_file_bytes >> 20} for the weights, "
-            f"{kv_bytes >> 20} for {n_cells} tokens of context), {available >> 20} MiB are free: "
-            "lower --n-ctx, close other programs, or use a smaller quantisation"
+            f"{kv_bytes >> 20} for {n_cells} tokens of context, {logits >> 20} for {width} rows "
+            f"of logits), {available >> 20} MiB are free: lower --n-ctx or --width, close other "
+            "programs, or use a smaller quantisation"
         )
+
+
+def width_that_fits(
+    header: GgufHeader, n_file_bytes: int, n_cells: int, width: int, least: int
+) -> int:
+    """`width` rows of logits, halved until they fit beside weights and cache, down to `least`.
+
+    It stays as it is where memory is unknown, or where not even the least would help.
+    """
+    available = available_bytes()
+    if available is None or needed_bytes(header, n_file_bytes, n_cells, least) > available:
+        return width
+    while width > least and needed_bytes(header, n_file_bytes, n_cells, width) > available:
+        width = max(least, width // 2)
+    return width

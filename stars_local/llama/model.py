@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from stars_local.llama.gguf_header import GgufHeader
 from stars_local.llama.library import forget_log, last_words, native
 from stars_local.llama.limits import MAX_SEQUENCES
 from stars_local.llama.lora import add_loras, check_lora, probe_loras
-from stars_local.llama.memory import need_memory
+from stars_local.llama.memory import need_memory, width_that_fits
 from stars_local.llama.tokens import Vocabulary
 
 _UBATCH = 512
@@ -38,7 +38,8 @@ class ContextParams:
     sequence reserves a recurrent state. n_threads: 0 for every
     usable core. n_gpu_layers: -1 for all. unified: one cache for all sequences; otherwise each
     has n_ctx cells of its own. loras: adapter files and their scales. n_outputs: rows of logits
-    from one decode, 0 for one a sequence.
+    from one decode, 0 for one a sequence. n_seq_min: where the memory is not enough for the logits
+    of n_seq_max sequences, it is halved down to this; 0 to refuse instead.
     """
 
     n_ctx: int = 0
@@ -48,6 +49,7 @@ class ContextParams:
     unified: bool = True
     loras: Mapping[str, float] = field(default_factory=dict)
     n_outputs: int = 0
+    n_seq_min: int = 0
 
     def check(self) -> None:
         """ModelError unless a trunk and its branches fit."""
@@ -74,7 +76,7 @@ class NativeModel:
         self._stamps = {part: file_stamp(part) for part in part_paths(path) if part.exists()}
         self.on_gpu = params.n_gpu_layers != 0 and bool(native().llama_supports_gpu_offload())
         if not self.on_gpu:
-            self._check_memory(header, params)
+            params = self._fitting(header, params)
         for lora in params.loras:
             check_lora(Path(lora), header)
         probe_in_child(path)
@@ -85,13 +87,19 @@ class NativeModel:
             self.close()
             raise
 
-    def _check_memory(self, header: GgufHeader, params: ContextParams) -> None:
-        """ModelError if model and context cannot fit; on a GPU the driver knows, not we."""
+    def _fitting(self, header: GgufHeader, params: ContextParams) -> ContextParams:
+        """With fewer sequences where that makes it fit, and may be; ModelError if model and
+        context cannot fit. On a GPU the driver knows, not we."""
         n_ctx = params.n_ctx if params.n_ctx > 0 else min(header.n_ctx_train, _MAX_DEFAULT_CTX)
         n_seqs = params.n_seq_max if params.n_seq_max > 0 else _N_SEQUENCES
         n_bytes = sum(stamp[1] for stamp in self._stamps.values())
+        if params.unified and params.n_seq_min > 0:
+            narrowed = width_that_fits(header, n_bytes, n_ctx, n_seqs, params.n_seq_min)
+            if narrowed < n_seqs:
+                params, n_seqs = replace(params, n_seq_max=narrowed), narrowed
         n_cells = n_ctx if params.unified else n_ctx * n_seqs
         need_memory(self.path, header, n_bytes, n_cells, n_seqs)
+        return params
 
     def _load(self, params: ContextParams) -> None:
         lib = native()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,16 +17,22 @@ from stars_local import compose
 from stars_local.catalog.folder import models_folder
 from stars_local.catalog.importing import import_model
 from stars_local.catalog.manifests import remove_manifest
+from stars_local.chat.session import Session
+from stars_local.chat.talk import Talk
 from stars_local.core.boundaries import Boundary
+from stars_local.core.doubles import TableReward
 from stars_local.core.errors import ModelError, OutOfCellsError
 from stars_local.core.ports import Draw, Order
 from stars_local.core.records import Prompt, Sampling
 from stars_local.llama import memory
 from stars_local.llama.digest import file_sha256
 from stars_local.llama.engine import LlamaModel
+from stars_local.llama.gguf_check import check_gguf
 from stars_local.llama.library import native
 from stars_local.settings import Settings
+from tests.faults.test_failing_parts import tasks
 from tests.support.tiny_gguf import write_tiny, write_tiny_split
+from tests.unit.test_talk import last
 
 PROMPT = Prompt("p", text="Once upon a time")
 
@@ -138,6 +148,58 @@ def test_a_file_that_changes_while_in_use_is_an_error_and_no_crash(path: Path, h
             model.open(PROMPT, Sampling())
 
 
+CUT_WHILE_DECODING = """
+import itertools, json, os, sys
+from pathlib import Path
+from stars_local.chat.session import Session
+from stars_local.chat.talk import Talk
+from stars_local.core.doubles import TableReward
+from stars_local.llama.library import native
+from tests.faults.test_failing_parts import tasks
+from tests.faults.test_files_in_use import opened
+
+path, sessions, at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+library, calls, talks = native(), itertools.count(1), []
+decode = library.llama_decode
+
+def cut_first(context, batch):
+    if talks and next(calls) == at:
+        kept = [each.segment.text for each in talks[0].conversation.last.kept]
+        print(json.dumps(kept), flush=True)
+        os.truncate(path, 0)
+    return decode(context, batch)
+
+library.llama_decode = cut_first
+with opened(path, n_ctx=256, n_seqs=8) as model, Session.create(sessions) as session:
+    talks.append(Talk(session, model, TableReward(lambda text: text.count("e") / 4)))
+    for _ in talks[0].ask("one", tasks(), seed=1):
+        pass
+print("survived", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="a system without SIGBUS")
+@pytest.mark.parametrize("at", [3, 14])
+def test_a_file_that_is_cut_within_a_decode_costs_the_process_and_no_accepted_segment(
+    path: Path, tmp_path: Path, at: int
+) -> None:
+    """No check can come before it: the weights are mapped, so the system ends the process."""
+    (tmp_path / "s").mkdir()
+    command = [sys.executable, "-c", CUT_WHILE_DECODING, str(path), str(tmp_path / "s"), str(at)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGBUS, done.stderr
+    kept = json.loads(done.stdout)
+    assert at < 14 or kept
+    (file,) = (tmp_path / "s").glob("*.jsonl")
+    with Session.resume(file) as session:
+        turn = session.conversation.last
+        assert turn is not None and turn.asked.text == "one"
+        assert [each.segment.text for each in turn.kept] == kept
+        with opened(write_tiny(path, "llama"), n_ctx=256) as model:
+            talk = Talk(session, model, TableReward(lambda text: text.count("e") / 4))
+            assert last(talk.ask("two", tasks(), seed=1)).text
+
+
 @pytest.mark.parametrize("how", ["replaced", "removed", "renamed"])
 def test_a_file_whose_name_goes_to_another_goes_on_as_it_was(
     path: Path, tmp_path: Path, how: str
@@ -165,6 +227,35 @@ def test_what_cannot_fit_is_refused_with_numbers_before_anything_is_loaded(
         opened(path)
     monkeypatch.setattr(memory, "available_bytes", lambda: None)
     opened(path).unload()
+
+
+def test_a_width_that_nobody_asked_for_is_narrowed_before_anything_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header, n_bytes = check_gguf(path), path.stat().st_size
+
+    def room_for(width: int) -> None:
+        n_free = memory.needed_bytes(header, n_bytes, 64, width)
+        monkeypatch.setattr(memory, "available_bytes", lambda: n_free)
+
+    def n_sequences(**more: str) -> int:
+        settings = Settings(model=str(path), n_ctx=64, threads=1, **more)  # type: ignore[arg-type]
+        with compose.open_language_model(settings) as model:
+            assert answer(model)
+            return model.capacity[1]
+
+    wanted = compose.sequences_of_one_prompt(Settings())
+    room_for(wanted)
+    assert n_sequences() == wanted
+    room_for(wanted - 1)
+    assert n_sequences() == wanted // 2
+    room_for(4)
+    assert n_sequences() == 4
+    with pytest.raises(ModelError, match=rf"for {wanted} rows of logits\), 0 MiB are free: lower"):
+        n_sequences(width="2")
+    room_for(3)
+    with pytest.raises(ModelError, match=rf"for {wanted} rows of logits"):
+        n_sequences()
 
 
 def test_the_memory_of_this_machine_is_read(
