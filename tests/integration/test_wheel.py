@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +21,11 @@ pytestmark = pytest.mark.model
 ROOT = Path(__file__).parents[2]
 REWARD = ROOT / "models" / "hh-minilm"
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+SAMPLING = "--seed 0 --width 2 --threads 1 --n-ctx 512 --segment-size 8 --max-new-tokens 16"
+STEERING = "--alpha 0.5 --beta 0.3 --reward-threshold 1 --max-attempts 2"
+OPTIONS = [*SAMPLING.split(), *STEERING.split(), "--model", str(MODEL)]
 
 
 def _build(kind: str, out: Path) -> Path:
@@ -52,7 +59,9 @@ def _installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    installed: Path, *arguments: str, typed: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """A command of the installed wheel, in a working folder and a home that hold nothing."""
     home = installed / "home"
     home.mkdir(exist_ok=True)
@@ -60,7 +69,8 @@ def _run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         arguments,
         cwd=home,
-        env={**kept, "HOME": str(home), "OMP_NUM_THREADS": "1"},
+        env={**kept, "HOME": str(home), "OMP_NUM_THREADS": "1", **environment},
+        input=typed,
         capture_output=True,
         text=True,
     )
@@ -92,17 +102,51 @@ def test_the_installed_wheel_answers_with_the_shipped_reward_model(installed: Pa
     python = str(installed / "venv" / "bin" / "python")
     where = _run(installed, python, "-c", "import stars_local; print(stars_local.__file__)")
     assert Path(where.stdout.strip()).is_relative_to(installed), where.stderr
-    options = "--seed 0 --width 2 --threads 1 --n-ctx 512 --segment-size 8 --max-new-tokens 16"
-    steering = "--alpha 0.5 --beta 0.3 --reward-threshold 1 --max-attempts 2 --json"
     command = str(installed / "venv" / "bin" / "stars-local")
-    words = [*options.split(), *steering.split(), "--model", str(MODEL), "Say hello."]
-    done = _run(installed, command, "generate", *words)
+    done = _run(installed, command, "generate", *OPTIONS, "--json", "Say hello.")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["text"]
     shipped = json.loads((REWARD / "reward.json").read_text())
     assert answer["reward_model"]["sha256"] == shipped["sha256"]
     assert all(segment["reward"] is not None for segment in answer["segments"])
+
+
+def test_the_installed_wheel_chats(installed: Path) -> None:
+    command = str(installed / "venv" / "bin" / "stars-local")
+    typed = "Say hello.\n/why\nAnd goodbye.\n"
+    done = _run(installed, command, "chat", *OPTIONS, typed=typed)
+    assert done.returncode == 0, done.stderr
+    (session,) = (installed / "home").rglob("*.jsonl")
+    kinds = [json.loads(line)["type"] for line in session.read_text("utf-8").splitlines()]
+    assert kinds.count("question") == kinds.count("answer") == 2, kinds
+    assert done.stdout.strip()
+
+
+def test_pipx_installs_the_wheel(wheel: Path, installed: Path, tmp_path: Path) -> None:
+    """What the wheel needs is borrowed, as above, and so not asked for: pipx insists on it."""
+    pipx = shutil.which("pipx")
+    if pipx is None:
+        pytest.skip("no pipx here")
+    places = {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
+    own_pip = _run(installed, pipx, "environment", **places)
+    if own_pip.returncode != 0:
+        pytest.skip(f"a pipx that does not start: {own_pip.stderr[:200]}")
+    alone = tmp_path / wheel.name
+    with zipfile.ZipFile(wheel) as given, zipfile.ZipFile(alone, "w") as written:
+        for entry in given.infolist():
+            data = given.read(entry)
+            if entry.filename.endswith(".dist-info/METADATA"):
+                data = re.sub(rb"(?m)^Requires-Dist: .*\n", b"", data)
+            written.writestr(entry, data)
+    install = [pipx, "install", "--pip-args=--no-index", "--skip-maintenance", str(alone)]
+    done = _run(installed, *install, **places)
+    assert done.returncode == 0, done.stderr
+    (site,) = (tmp_path / "home").glob("venvs/stars-local/lib/python*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    said = _run(installed, str(tmp_path / "bin" / "stars-local"), "--version")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.strip() == wheel.name.split("-")[1]
 
 
 def test_the_installed_wheel_keeps_models_in_the_users_folder(installed: Path) -> None:
