@@ -19,8 +19,11 @@ _NEUTRAL = {
 
 
 def neutralise(text: str) -> str:
-    """Text whose control characters are shown instead of obeyed: no escape sequence survives."""
-    return text.translate(_NEUTRAL)
+    """Text whose control characters are shown instead of obeyed: no escape sequence survives.
+
+    Nor does half a character, as the names of files may hold: no stream could write it.
+    """
+    return text.translate(_NEUTRAL).encode("utf-8", "backslashreplace").decode()
 
 
 class TextWriter:

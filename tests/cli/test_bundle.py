@@ -148,6 +148,8 @@ def test_a_bundle_of_a_name_that_is_no_text_installs(place: Path) -> None:
     create()
     odd = place / os.fsdecode(b"st\xffrs.tar")
     (place / "stars.tar").rename(odd)
+    said = run("bundle", "install", str(odd), "--models-dir", os.fsdecode(b"oth\xffr"))
+    assert r"installed oth\udcffr/tiny.gguf" in said
     run("bundle", "install", str(odd), "--models-dir", "other")
     (row,) = [row for row in json.loads(run("models", "list", "--models-dir", "other", "--json"))
               if row["here"]]  # fmt: skip
