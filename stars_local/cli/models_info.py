@@ -33,10 +33,11 @@ def info_command(
     from stars_local.catalog.describe import describe
     from stars_local.catalog.resolve import resolve
     from stars_local.cli.terminal import neutralise
-    from stars_local.llama.digest import file_sha256
+    from stars_local.llama.digest import model_sha256
+    from stars_local.llama.gguf_check import part_paths
 
     found = describe(resolve(name, models_dir), n_ctx=n_ctx, width=width)
-    calibrated = file_sha256(found.path) in calibrated_with_defaults()
+    calibrated = model_sha256(part_paths(found.path)) in calibrated_with_defaults()
     if as_json:
         content = {**asdict(found), "calibrated": calibrated}
         content["path"] = str(found.path)
