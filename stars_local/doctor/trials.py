@@ -17,6 +17,7 @@ from typing import Any
 
 from stars_local.core.children import child_command, child_environment
 from stars_local.core.errors import StarsError
+from stars_local.reward.runtime import onnxruntime
 
 _PROGRAM = "from stars_local.doctor.trials import main; main()"
 SPEED_WIDTHS = (1, 4, 16)
@@ -88,8 +89,7 @@ def llama() -> dict[str, Any]:
 
 def providers() -> dict[str, Any]:
     """The execution providers that ONNX Runtime was built with."""
-    import onnxruntime as ort
-
+    ort = onnxruntime()
     return {"version": ort.__version__, "providers": list(ort.get_available_providers())}
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stars_local.reward.runtime import onnxruntime
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -25,8 +27,8 @@ def run_bound(
     device: cpu or cuda, where the session runs. Raises what ONNX Runtime raises.
     """
     import numpy as np
-    import onnxruntime as ort
 
+    ort = onnxruntime()
     binding = session.io_binding()
     for name, array in feeds.items():
         whole = np.ascontiguousarray(array)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stars_local.core.errors import RewardError, UsageError
 from stars_local.reward.binding import run_bound
+from stars_local.reward.runtime import onnxruntime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,14 +118,11 @@ def _open(path: Path, provider: str, threads: int | None) -> tuple[str, Any]:
 
 
 def _is_built_in(provider: str) -> bool:
-    import onnxruntime as ort
-
-    return _FULL_NAMES[provider] in ort.get_available_providers()
+    return _FULL_NAMES[provider] in onnxruntime().get_available_providers()
 
 
 def _create(path: Path, provider: str, threads: int | None) -> Any:
-    import onnxruntime as ort
-
+    ort = onnxruntime()
     if not _is_built_in(provider):
         raise RewardError(
             f"the installed ONNX Runtime has no provider {provider}: {_REMEDIES[provider]}"

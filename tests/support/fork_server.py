@@ -88,10 +88,12 @@ class ForkServer:
 def _serve(folder: str) -> None:
     import llama_cpp  # noqa: F401
     import numpy  # noqa: F401
-    import onnxruntime  # noqa: F401
     import tokenizers  # noqa: F401
 
     from stars_local.cli import calibrate, chat, eval, generate, models  # noqa: F401
+    from stars_local.reward.runtime import onnxruntime
+
+    onnxruntime()
 
     os.chdir(folder)
     print(0, flush=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
@@ -16,6 +15,7 @@ from stars_local.core.records import Message, Prompt
 from stars_local.reward import session
 from stars_local.reward.binding import run_bound
 from stars_local.reward.onnx_model import OnnxRewardModel
+from stars_local.reward.runtime import onnxruntime
 from tests.support.tiny_reward import write_tiny_reward
 
 ITEMS = [
@@ -38,7 +38,8 @@ def _doubler() -> Any:
     ]
     graph = helper.make_graph(nodes, "doubler", list(values.values()), outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime().InferenceSession(model.SerializeToString(), providers=providers)
 
 
 @pytest.mark.parametrize("n_past", [0, 3])
