@@ -12,15 +12,14 @@ Rows = Sequence[Mapping[str, Any]]
 Point = tuple[float, Mapping[str, float | None], str]
 _STYLES = {VANILLA: ("C0", "o"), STARS: ("C1", "s"), OWN: ("C2", "^")}
 _MIB = 2**20
+_ASIDE = 0.16  # of the arms of one file, in files
 
 
 def pictures(rows: Rows, judge: str) -> dict[str, str]:
     """Every picture by its caption. rows: whole ones, the reference's first."""
     return {
-        "Quality (perplexity) against size, 95 % intervals": draw(
-            lambda axes: _quality(axes, rows)
-        ),
-        f"Alignment ({judge}) against size, 95 % intervals": draw(
+        "Quality (perplexity) by size, 95 % intervals": draw(lambda axes: _quality(axes, rows)),
+        f"Alignment ({judge}) by size, 95 % intervals": draw(
             lambda axes: _alignment(axes, rows, judge)
         ),
         f"Shift of {judge} reward against KL divergence, 95 % intervals": draw(
@@ -33,22 +32,29 @@ def pictures(rows: Rows, judge: str) -> dict[str, str]:
 
 
 def _quality(axes: Any, rows: Rows) -> None:
-    points = [(row["size_bytes"] / _MIB, row["ppl"], row["name"]) for row in rows]
-    _points(axes, points, VANILLA, "perplexity", names=True)
-    axes.set_xlabel("MiB")
+    points = [(place, row["ppl"], row["name"]) for place, row in _by_size(axes, rows)]
+    _points(axes, points, VANILLA, "perplexity", names=False)
     axes.set_ylabel("perplexity")
 
 
 def _alignment(axes: Any, rows: Rows, judge: str) -> None:
-    for arm in _STYLES:
+    for aside, arm in zip((-_ASIDE, 0.0, _ASIDE), _STYLES, strict=True):
         points = [
-            (row["size_bytes"] / _MIB, row[arm]["rewards"][judge], row["name"])
-            for row in rows
+            (place + aside, row[arm]["rewards"][judge], row["name"])
+            for place, row in _by_size(axes, rows)
             if arm in row
         ]
-        _points(axes, points, arm, arm, names=arm == VANILLA)
-    axes.set_xlabel("MiB")
+        _points(axes, points, arm, arm, names=False)
     axes.set_ylabel(f"mean reward ({judge})")
+
+
+def _by_size(axes: Any, rows: Rows) -> list[tuple[float, Mapping[str, Any]]]:
+    """Rows and their places on the axis, by size: true to scale, most would lie on one heap."""
+    ordered = sorted(rows, key=lambda row: float(row["size_bytes"]))
+    labels = [f"{_plain(row['name'])}\n{row['size_bytes'] / _MIB:.0f}" for row in ordered]
+    axes.set_xticks(range(len(ordered)), labels, fontsize=7)
+    axes.set_xlabel("file, MiB; smallest first")
+    return [(float(place), row) for place, row in enumerate(ordered)]
 
 
 def _shift(axes: Any, rows: Rows, judge: str) -> None:
@@ -109,10 +115,14 @@ def _points(axes: Any, points: Sequence[Point], arm: str, label: str, *, names: 
     if names:
         for x, value, _, _, name in whole:
             axes.annotate(
-                # a dollar would begin a formula
-                name.replace("$", r"\$"),
+                _plain(name),
                 (x, value),
                 xytext=(4, 4),
                 textcoords="offset points",
                 fontsize=7,
             )
+
+
+def _plain(name: str) -> str:
+    """A name as text: a dollar would begin a formula."""
+    return name.replace("$", r"\$")
