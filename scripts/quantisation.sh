@@ -18,13 +18,16 @@ compare() { # NAME PROMPTS OPTIONS...
     shift 2
     "$STARS" quants compare "$reference" --types "$TYPES" --types-out "$FILES" --out "$OUT/$name" \
         --prompts "$prompts" --limit "$LIMIT" --cohort "$COHORT" --judge "reward:$JUDGE" \
-        --max-new-tokens 128 --seed 0 "$@"
+        --seed 0 "$@"
 }
 
 for run in ${*:-harmless helpful}; do
     case $run in
-    harmless) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" ;;
-    helpful) compare "$run" "$DATA/hh-rlhf/helpful-base/test.jsonl.gz" --reward helpful=1 ;;
+    harmless)
+        compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" --max-new-tokens 128 ;;
+    helpful) # half as long, in as many segments: half the time
+        compare "$run" "$DATA/hh-rlhf/helpful-base/test.jsonl.gz" --reward helpful=1 \
+            --max-new-tokens 64 --segment-size 16 ;;
     *) echo "unknown run $run" >&2 && exit 2 ;;
     esac
 done
