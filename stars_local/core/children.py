@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).resolve().parents[2]
+
+
+def die_with_parent() -> None:
+    """In a child: be killed when the process that started it ends, however it does.
+
+    Linux alone can promise that; elsewhere a child whose parent was killed goes on to its end.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
 
 
 def child_command(program: str, *arguments: str) -> list[str]:

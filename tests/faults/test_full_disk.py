@@ -19,7 +19,7 @@ from stars_local.chat.talk import Talk
 from stars_local.cli.app import app
 from stars_local.core.errors import DataError
 from stars_local.core.files import write_atomically
-from tests.support.silence import commands
+from tests.support.silence import commands, pack
 from tests.support.tiny_gguf import write_tiny
 from tests.unit.test_talk import REWARD, last, model, tasks
 
@@ -82,8 +82,17 @@ def test_a_conversation_keeps_what_was_shown_and_goes_on_when_there_is_room(
 
 
 @pytest.fixture(scope="module", name="prepared")
-def _prepared(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[str], str]]:
-    return list(commands(tmp_path_factory.mktemp("prepared")))
+def _prepared(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[list[tuple[list[str], str]]]:
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STARS_LOCAL_MODELS_DIR", str(folder / "models"))
+        patch.setenv("XDG_DATA_HOME", str(folder / "data"))
+        for args in pack(folder):
+            packed = run(args, "")
+            assert packed.exit_code == 0, packed.output
+        yield list(commands(folder))
 
 
 @pytest.fixture(name="folder")

@@ -60,7 +60,7 @@ def left_over(folder: Path) -> list[str]:
     """Files that nobody asked for, an hour later and after one more write."""
     for path in folder.rglob(".*.unfinished"):
         os.utime(path, (0, 0))
-    for path in [each for each in folder.rglob("*") if each.is_dir()]:
+    for path in [folder, *(each for each in folder.rglob("*") if each.is_dir())]:
         if list(path.glob(".*.unfinished")):
             write_atomically(path / "sweeper", b"")
             (path / "sweeper").unlink()
