@@ -34,16 +34,16 @@ def make_types(
 
 
 def check_alike(reference: Path, files: Sequence[Path]) -> None:
-    """Refuse what headers tell before anything is loaded: ModelError for a file in parts,
-    UsageError for files of another architecture or number of tokens than the first."""
-    from stars_local.core.errors import ModelError, UsageError
+    """Refuse what headers tell before anything is loaded: UsageError for a file in parts, or for
+    files of another architecture or number of tokens than the first."""
+    from stars_local.core.errors import UsageError
     from stars_local.llama.gguf_check import check_gguf
 
     ours = check_gguf(reference)
     for path in (reference, *files):
         header = check_gguf(path)
         if header.integer("split.count") > 1:
-            raise ModelError(
+            raise UsageError(
                 f"{path} is one part of several: join them with 'llama-gguf-split --merge' first"
             )
         if header.architecture != ours.architecture:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stars_local.config import Configured
-from stars_local.core.errors import StarsError
+from stars_local.core.errors import ModelError, StarsError
 from stars_local.core.files import sha256_of
 
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ def rows_of(run: Run, reference: Path, files: Sequence[Path]) -> list[Row]:
                 if base is None or error.exit_code == 2:
                     raise
                 each.error = str(error)
+            except FileNotFoundError as error:  # between two looks at it
+                if base is None:
+                    raise ModelError(f"{each.path} is gone: put it back and start again") from error
+                each.error = f"{error.filename} is gone"
             else:
                 base = made if base is None else base
                 rows.append(row)
@@ -212,24 +216,30 @@ def _cost(
     from stars_local.quants.timing import time_model
 
     model, layout = opened.get(settings).language, opened.layout(settings)
-    about = [sha256, run.cohort, *dataclasses.astuple(layout), model.n_threads]
+    about = [sha256, run.cohort, _width(settings), *dataclasses.astuple(layout), model.n_threads]
     kept = run.out / f"cost-{_key(platform.node(), build(), settings.gpu_layers, *about)}.json"
     if kept.exists():
         return _kept(kept)
     run.say(f"{path.stem} timed", 0, 1)
-    speed = time_model(model, n_prompts=run.cohort)
+    speed = time_model(model, width=_width(settings), n_prompts=run.cohort)
     run.say(f"{path.stem} timed", 1, 1)
-    after, n_bytes = anonymous_bytes(), path.stat().st_size
+    header = check_gguf(path)  # and is it there still
+    after, n_bytes = anonymous_bytes(), header.n_file_bytes
     n_cells = layout.n_ctx if layout.unified else layout.n_ctx * layout.n_sequences
     grown = None if before is None or after is None else n_bytes + max(0, after - before)
     cost = speed.as_json() | {
         "memory_bytes": {
-            "estimated": needed_bytes(check_gguf(path), n_bytes, n_cells, layout.n_sequences),
+            "estimated": needed_bytes(header, n_bytes, n_cells, layout.n_sequences),
             "measured": grown,
         }
     }
     _keep(kept, cost)
     return cost
+
+
+def _width(settings: Settings) -> int:
+    """Attempts of a prompt that are drawn together; many prompts leave `auto` nothing to widen."""
+    return 1 if settings.width == "auto" else int(settings.width)
 
 
 def _key(*about: object) -> str:

@@ -26,7 +26,8 @@ _NO_RATIO = float(np.finfo(np.float64).max)
 class Recovery:
     """lost: vanilla@reference - vanilla@q. gained: stars@q - vanilla@q. left: stars@q -
     vanilla@reference. share: gained / lost, None where nothing certain was lost. unbounded:
-    whether the interval of the share has no upper end (`share.high` is infinite)."""
+    whether the interval of the share has no end on a side (`share.high`, or for a loss that grew
+    `share.low`, is infinite)."""
 
     lost: Estimate
     gained: Estimate
@@ -51,18 +52,19 @@ def recovery(
         mean([s - v for _, v, s in rows]),
         mean([s - r for r, _, s in rows]),
         share,
-        share is not None and math.isinf(share.high),
+        share is not None and (math.isinf(share.high) or math.isinf(share.low)),
     )
 
 
 def _share(rows: np.ndarray) -> float:
     reference, vanilla, stars = rows.mean(axis=0)
-    lost = reference - vanilla
+    lost, gained = reference - vanilla, stars - vanilla
     # no ratio: a number, because quantiles between infinities would be NaN
-    return float((stars - vanilla) / lost) if lost > 0 else _NO_RATIO
+    return float(gained / lost) if lost > 0 else math.copysign(_NO_RATIO, gained)
 
 
 def _bounded(share: Estimate) -> Estimate:
     """The interval with an infinite end where resamples without a ratio reach into it; the
     quantile may lie anywhere between such a one and its neighbour."""
-    return replace(share, high=math.inf) if share.high > _NO_RATIO / 1e9 else share
+    low = -math.inf if share.low < -_NO_RATIO / 1e9 else share.low
+    return replace(share, low=low, high=math.inf if share.high > _NO_RATIO / 1e9 else share.high)

@@ -123,8 +123,11 @@ def advice(rows: Sequence[Mapping[str, Any]], judge: str) -> str:
     whole = [row for row in rows[1:] if "error" not in row]
     if not whole:
         return "nothing could be compared"
-    lossy = [row for row in whole if (row[VANILLA]["difference"][judge]["high"] or 0.0) < 0]
-    if not lossy and all((row[VANILLA]["difference"][judge]["low"] or 0.0) <= 0 for row in whole):
+    found = [row[VANILLA]["difference"][judge] for row in whole]
+    if any(each["low"] is None or each["high"] is None for each in found):
+        return f"nothing to advise: {judge} gave some files' answers no reward"
+    lossy = [row for row, each in zip(whole, found, strict=True) if each["high"] < 0]
+    if not lossy and all(each["low"] <= 0 for each in found):
         smallest = min(whole, key=lambda row: row["size_bytes"])
         return (
             f"no difference that these prompts can show in {judge} reward: {smallest['name']} is "
@@ -134,10 +137,10 @@ def advice(rows: Sequence[Mapping[str, Any]], judge: str) -> str:
     if not fine:
         return f"every file loses {judge} reward against {rows[0]['name']}: keep that one"
     best = min(fine, key=lambda row: row["size_bytes"])
-    others = ", ".join(row["name"] for row in lossy) or "none"
+    others = ", ".join(row["name"] for row in lossy)
     return (
         f"run {best['name']}: the smallest file without a loss in {judge} reward beyond its "
-        f"interval, {_fidelity(best)}; {others} lost some"
+        f"interval, {_fidelity(best)}{f'; {others} lost some' if others else ''}"
     )
 
 

@@ -29,14 +29,15 @@ _N_SIGNS = 2000
 
 @dataclass(frozen=True, slots=True)
 class TwoSample:
-    """p_value: of the permutation test. upper: 95 % bound of MMD^2 by jackknife over prompts.
-    equivalent: upper lies below `EQUIVALENCE`."""
+    """p_value: of the permutation test. upper: a bound of MMD^2 at about 95 %, by jackknife over
+    prompts. bound: `EQUIVALENCE`. equivalent: upper lies below it."""
 
     mmd2: float
     p_value: float
     upper: float
     equivalent: bool
     n: int
+    bound: float = EQUIVALENCE
 
 
 def two_sample(first: Sequence[str], second: Sequence[str], *, seed: int = 0) -> TwoSample:

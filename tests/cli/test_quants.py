@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 
 from stars_local.cli import quants_compare, quants_rows
 from stars_local.cli.app import app
+from stars_local.method_settings import Thresholds
+from stars_local.quants import timing
 from tests.support import tiny_reward
 from tests.support.tiny_gguf import write_tiny
 from tests.support.tiny_reward import write_tiny_reward
@@ -100,6 +103,46 @@ def test_names_and_errors_are_shown_and_never_obeyed(capsys: pytest.CaptureFixtu
     assert "\x1b" not in shown and "\x07" not in shown
 
 
+def test_a_file_that_vanishes_while_it_is_timed_fails_alone(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doomed = write_tiny(tmp_path / "doomed.gguf", "llama", n_ctx=2048, seed=1)
+    timed = timing.time_model
+
+    def vanish(model: Any, **more: Any) -> Any:
+        found = timed(model, **more)
+        if Path(model.info.path) == doomed:
+            doomed.unlink()
+        return found
+
+    monkeypatch.setattr(timing, "time_model", vanish)
+    result = compare(files, tmp_path / "run", doomed, files["Q8_0"])
+    assert not doomed.exists()
+    assert result.exit_code == 1 and "internal error" not in result.stderr
+    rows = json.loads(result.stdout)["files"]
+    assert "error" in rows[1] and "error" not in rows[2]
+
+
+def test_a_file_with_thresholds_of_its_own_is_run_with_them_too(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = quants_rows.answers
+
+    def own(run: Any, path: Path, *rest: Any) -> Any:
+        r_star = 0.0 if path == files["source"] else 9.0
+        given = Thresholds(alpha=0.5, beta=0.5, reward_threshold=r_star)
+        return answers(dataclasses.replace(run, thresholds=lambda *_: given), path, *rest)
+
+    monkeypatch.setattr(quants_rows, "answers", own)
+    result = compare(files, tmp_path / "run", files["Q8_0"])
+    assert result.exit_code == 0, result.stderr
+    first, eight = json.loads(result.stdout)["files"]
+    assert "stars-own" not in first
+    cost = {arm: eight[arm]["n_decoded_tokens"] for arm in ("vanilla", "stars", "stars-own")}
+    assert cost["stars-own"] > cost["stars"] >= cost["vanilla"]
+    assert set(eight["recovery"]) == {"stars", "stars-own"}
+
+
 def test_a_measurement_that_was_damaged_is_named(files: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert compare(files, out, files["Q8_0"]).exit_code == 0
@@ -141,7 +184,7 @@ def test_a_file_in_parts_is_refused_before_anything_is_drawn(
         writer.write_tensors_to_file()
         writer.close()
     result = compare(files, tmp_path / "run", parts[0])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "one part of several: join them" in result.stderr
     assert not (tmp_path / "run").exists()
 

@@ -21,14 +21,17 @@ def row(ratio: float = 1.0, reward: float = 0.0, p_value: float = 0.5) -> dict[s
     return {
         "ppl_ratio": estimate(ratio, ratio - 0.1, ratio + 0.1),
         "vanilla": {"difference": {"steering": estimate(reward, reward - 0.1, reward + 0.1)}},
-        "two_sample": {"p_value": p_value},
+        "two_sample": {"p_value": p_value, "mmd2": 0.004, "upper": 0.006},
     }
 
 
 def test_no_difference_is_said_with_its_reasons() -> None:
     said = verdict(row(), "steering")
     assert said.startswith("these prompts can't tell it from the reference")
-    assert "perplexity x 1.00 [0.90, 1.10]" in said and "texts p = 0.500" in said
+    assert (
+        "perplexity x 1.0000 [0.9000, 1.1000]" in said
+        and "texts p = 0.500 (MMD² 0.0040, below 0.0060)" in said
+    )
 
 
 @pytest.mark.parametrize(

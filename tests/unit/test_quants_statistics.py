@@ -56,6 +56,20 @@ def test_unbounded_says_that_the_upper_end_is_infinite() -> None:
     assert False in seen
 
 
+def test_a_loss_that_grew_has_no_lower_end_where_it_is_uncertain() -> None:
+    rng = np.random.default_rng(5)
+    seen = set()
+    for lost in np.linspace(0.02, 0.5, 49):
+        base = {str(i): float(v) for i, v in enumerate(rng.normal(lost, 1, 40))}
+        zero, worse = dict.fromkeys(base, 0.0), dict.fromkeys(base, -1.0)
+        found = recovery(base, zero, worse)
+        if found.share is not None:
+            assert found.share.high < 0
+            assert found.unbounded == math.isinf(found.share.low)
+            seen.add(found.unbounded)
+    assert False in seen
+
+
 def test_a_quantile_among_resamples_without_a_loss_is_unbounded() -> None:
     near = Estimate(0.5, 0.1, float(np.finfo(np.float64).max) * 0.01, 40)
     assert _bounded(near).high == math.inf
