@@ -110,7 +110,7 @@ def _serve(folder: str) -> None:
 
 def _become(order: dict[str, object]) -> None:
     """In the forked process: run the command and end."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of this module's own
     for number, (name, flags) in enumerate(
         (("in", os.O_RDONLY), ("out", os.O_WRONLY), ("err", os.O_WRONLY))
     ):
@@ -122,6 +122,7 @@ def _become(order: dict[str, object]) -> None:
 
     code = 1
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
