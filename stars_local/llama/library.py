@@ -6,8 +6,10 @@ display. Ours keeps the last lines of warnings and errors, so that a refusal can
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import functools
+import sys
 import threading
 from collections import deque
 from types import ModuleType
@@ -43,11 +45,25 @@ def native() -> ModuleType:
     global _callback
     from llama_cpp import llama_cpp
 
+    _hear_interrupts()
     _callback = llama_cpp.llama_log_callback(_record)
     llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     module: ModuleType = llama_cpp
     return module
+
+
+def _hear_interrupts() -> None:
+    """A Ctrl-C that falls into the log's callback would be printed and lost: tell it once more."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(0.01, _thread.interrupt_main).start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def forget_log() -> None:
