@@ -13,9 +13,9 @@ answer at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Any
 
+from stars_local.core.closing import Closing
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import UsageError
 from stars_local.core.events import Event, Finished, Kept
@@ -25,7 +25,7 @@ from stars_local.core.records import Message, Prompt, Result
 TaskMaker = Callable[[Prompt, int], Task]
 
 
-class Aligned:
+class Aligned(Closing):
     """A language model whose every segment a reward model accepted.
 
     language_model, reward_model: any implementation of the ports. make_task(prompt, seed): the
@@ -112,14 +112,3 @@ class Aligned:
     def close(self) -> None:
         """Free the models; harmless when repeated."""
         self._on_close()
-
-    def __enter__(self) -> Aligned:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

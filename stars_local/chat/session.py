@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 
 from stars_local.chat.conversation import Conversation
 from stars_local.chat.records import SCHEMA, Header, Record, from_line, to_line
+from stars_local.core.closing import Closing
 from stars_local.core.errors import DataError
 from stars_local.core.files import write_atomically
 
@@ -100,7 +100,7 @@ def write_whole(path: Path, data: bytes) -> None:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-class Session:
+class Session(Closing):
     """A conversation with its file. One process holds it at a time; close it, or use `with`.
 
     The file of a new session appears with its first record. `append` is the way to change the
@@ -167,17 +167,6 @@ class Session:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _write_all(file: int, data: bytes) -> None:

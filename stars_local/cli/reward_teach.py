@@ -77,7 +77,7 @@ def reward_teach(
     others = [pair for pair in read.pairs if pair.source not in names]
     limits = {"max_prompt_tokens": max_prompt_tokens, "max_response_tokens": max_response_tokens}
     with (
-        StatesModel(model, n_tokens=sum(limits.values()), n_threads=threads) as states,
+        StatesModel(model, window=sum(limits.values()), n_threads=threads) as states,
         stages() as advance,
     ):
         found = []

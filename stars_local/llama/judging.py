@@ -11,7 +11,8 @@ import numpy as np
 from stars_local.core.errors import ModelError
 from stars_local.core.records import ModelInfo, Prompt, Sampling
 from stars_local.llama.engine import LlamaModel
-from stars_local.llama.logits import MAX_WINDOW, LogitsModel, log_softmax
+from stars_local.llama.logits import LogitsModel, log_softmax
+from stars_local.llama.window import MAX_WINDOW
 
 _N_CTX = 4096
 _CHUNK = MAX_WINDOW // 2

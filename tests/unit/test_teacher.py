@@ -100,7 +100,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_states_depend_on_what_came_before_and_on_nothing_after(tiny: Path) -> None:
-    with StatesModel(tiny, n_tokens=16, n_threads=1) as model:
+    with StatesModel(tiny, window=16, n_threads=1) as model:
         tokens = model.tokenize("abcdef")
         whole = model.states(tokens).copy()
         assert whole.shape[0] == len(tokens) and np.isfinite(whole).all()
