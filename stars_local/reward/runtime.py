@@ -7,12 +7,14 @@ it afterwards comes too late for the first event.
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
 _OPT_OUT = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # the name has changed
 
 
+@functools.cache
 def onnxruntime() -> Any:
     """The library, its telemetry off. Raises ImportError where it is not installed."""
     for name in _OPT_OUT:
