@@ -48,14 +48,15 @@ def pairs_of(
     asked = [(one, two, judge) for two, one in itertools.combinations(order, 2) for judge in judges]
     found = []
     for done, (one, two, judge) in enumerate(asked, start=1):
-        mine, theirs = _values(by_arm[one], judge), _values(by_arm[two], judge)
+        mine, theirs = rewards_by_prompt(by_arm[one], judge), rewards_by_prompt(by_arm[two], judge)
         if set(mine) & set(theirs):
             found.append(_compared(one, two, judge, mine, theirs, by_arm, margin))
         advance("comparing arms", done, len(asked))
     return found + _of_verdicts(verdicts, by_arm, {arm: k for k, arm in enumerate(order)})
 
 
-def _values(answers: Sequence[Line], judge: str) -> dict[str, float]:
+def rewards_by_prompt(answers: Sequence[Line], judge: str) -> dict[str, float]:
+    """A judge's rewards of an arm's answers, where it gave any."""
     found = {line["prompt_id"]: line["rewards"].get(judge) for line in answers}
     return {key: value for key, value in found.items() if value is not None}
 

@@ -13,7 +13,7 @@ from stars_local.evals.records import Line
 from stars_local.evals.sections import Section
 from stars_local.evals.tables import Table
 
-STYLE = """
+_STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; }
 .wide { overflow-x: auto; }
@@ -49,24 +49,33 @@ def html_page(
     examples: Sequence[Example],
 ) -> str:
     """The page. drawn: pictures as SVG by their captions."""
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width'><title>Evaluation</title>",
-        f"<style>{STYLE}</style></head><body><h1>Evaluation</h1>",
-        f"<p>{html.escape(' '.join(notes))}</p>",
-        *map(_section, sections),
-        "<h2>Pictures</h2><div class='figures'>",
-    ]
-    for caption, svg in drawn.items():
-        escaped = html.escape(caption)
-        parts.append(f"<figure><figcaption>{escaped}</figcaption>{svg}</figure>")
-    parts.append("</div><h2>Examples</h2>")
+    parts = [f"<p>{html.escape(' '.join(notes))}</p>", *map(_section, sections), figures(drawn)]
+    parts.append("<h2>Examples</h2>")
     for example in examples:
         parts.append(f"<h3>{html.escape(example.prompt_id)}</h3>")
         if example.question:
             parts.append(f"<pre class='question'>{html.escape(example.question)}</pre>")
         parts += ["<div class='answers'>", *map(_answer, example.answers), "</div>"]
-    return "".join([*parts, "</body></html>\n"])
+    return whole_page("Evaluation", "".join(parts))
+
+
+def whole_page(title: str, body: str) -> str:
+    """A page with its head and style around markup."""
+    escaped = html.escape(title)
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<meta name='viewport' content='width=device-width'><title>{escaped}</title>"
+        f"<style>{_STYLE}</style></head><body><h1>{escaped}</h1>{body}</body></html>\n"
+    )
+
+
+def figures(drawn: Mapping[str, str]) -> str:
+    """Pictures as SVG under their captions."""
+    found = [
+        f"<figure><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>"
+        for caption, svg in drawn.items()
+    ]
+    return f"<h2>Pictures</h2><div class='figures'>{''.join(found)}</div>"
 
 
 def html_table(rows: Table) -> str:

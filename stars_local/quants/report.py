@@ -14,8 +14,8 @@ from typing import Any
 
 from stars_local.evals.judges import is_steering
 from stars_local.evals.records import write_atomically
-from stars_local.evals.report_html import STYLE, html_table
-from stars_local.evals.report_markdown import markdown_row
+from stars_local.evals.report_html import figures, html_table, whole_page
+from stars_local.evals.report_markdown import markdown_table
 from stars_local.evals.tables import Table, interval, number, shown
 from stars_local.quants.pictures import pictures
 from stars_local.quants.rows import OWN, STARS, VANILLA, pareto
@@ -257,23 +257,14 @@ def _note(judge: str) -> str:
 
 
 def _html(made: Mapping[str, Table], drawn: Mapping[str, str], note: str, advice: str) -> str:
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        f"<meta name='viewport' content='width=device-width'><title>{_TITLE}</title>",
-        f"<style>{STYLE}</style></head><body><h1>{_TITLE}</h1><p>{html.escape(note)}</p>",
-        f"<p><strong>{html.escape(advice)}</strong></p>",
-    ]
+    parts = [f"<p>{html.escape(note)}</p><p><strong>{html.escape(advice)}</strong></p>"]
     for title, rows in made.items():
         parts.append(f"<h2>{html.escape(title)}</h2><div class='wide'>{html_table(rows)}</div>")
-    parts.append("<h2>Pictures</h2><div class='figures'>")
-    for caption, svg in drawn.items():
-        parts.append(f"<figure><figcaption>{html.escape(caption)}</figcaption>{svg}</figure>")
-    return "".join([*parts, "</div></body></html>\n"])
+    return whole_page(_TITLE, "".join([*parts, figures(drawn)]))
 
 
 def _markdown(made: Mapping[str, Table], note: str, advice: str) -> str:
     parts = [f"# {_TITLE}", "", note, "", f"**{advice}**", ""]
-    for title, (head, *body) in made.items():
-        parts += [f"## {title}", "", markdown_row(head), "|" + " --- |" * len(head)]
-        parts += [*map(markdown_row, body), ""]
+    for title, rows in made.items():
+        parts += [f"## {title}", "", *markdown_table(rows), ""]
     return "\n".join(parts)

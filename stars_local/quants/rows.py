@@ -12,6 +12,7 @@ from typing import Any
 
 from stars_local.core.plain import finite
 from stars_local.evals import metrics
+from stars_local.evals.pairs import rewards_by_prompt
 from stars_local.evals.records import Line
 from stars_local.evals.summary import judges_of, summarise
 from stars_local.evals.tables import interval, number
@@ -95,8 +96,7 @@ def _reaches(
 
 def values(lines: Sequence[Line], arm: str, judge: str) -> dict[str, float]:
     """Finite rewards of an arm by prompt id."""
-    mine = {x["prompt_id"]: x["rewards"].get(judge) for x in lines if x["arm"] == arm}
-    return {key: value for key, value in mine.items() if value is not None}
+    return rewards_by_prompt([line for line in lines if line["arm"] == arm], judge)
 
 
 def texts(lines: Sequence[Line], arm: str) -> dict[str, str]:
