@@ -22,6 +22,7 @@ from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.sources import WebSource
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import NetworkError
+from stars_local.core.strict_json import parse_json
 
 MAX_TRIES = 5
 TIMEOUT_S = 60.0
@@ -172,7 +173,7 @@ def _write_note(part: Path, url: str, known: _Unfinished) -> None:
 
 def _read_note(part: Path, url: str) -> _Unfinished:
     try:
-        found = json.loads(_note(part).read_bytes())
+        found = parse_json(_note(part).read_bytes())
         if found["url"] == url and isinstance(found["tag"], str):
             size, digest = found["n_bytes"], found["sha256"]
             return _Unfinished(
@@ -180,6 +181,6 @@ def _read_note(part: Path, url: str) -> _Unfinished:
                 size if type(size) is int else None,
                 digest if isinstance(digest, str) else None,
             )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass  # no use: the download begins anew
     return _Unfinished(None, None, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from stars_local.catalog.known import KNOWN
 from stars_local.core.errors import ModelError
 from stars_local.core.files import write_atomically
-from stars_local.core.strict_json import is_unicode
+from stars_local.core.strict_json import is_unicode, parse_json
 
 FOLDER = "manifests"
 SCHEMA = 1
@@ -95,7 +95,7 @@ def _read(path: Path, file_name: str) -> FileManifest:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
-        found = json.loads(content)
+        found = parse_json(content)
         if not isinstance(found, dict) or found.pop("schema", None) != SCHEMA:
             raise ValueError(f"no object of schema {SCHEMA}")
         if set(found) != {field.name for field in fields(FileManifest)}:
@@ -112,7 +112,7 @@ def _read(path: Path, file_name: str) -> FileManifest:
             raise ValueError("a licence that is no text")
         if not is_unicode(f"{manifest.source}{licence}"):
             raise ValueError("half a character in a text")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"{path}: not a manifest ({error}): remove it, and pull or import the model again"
         ) from error

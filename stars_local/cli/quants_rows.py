@@ -248,9 +248,10 @@ def _key(*about: object) -> str:
 
 def _kept(path: Path) -> Row:
     from stars_local.core.errors import DataError
+    from stars_local.core.strict_json import parse_json
 
     try:
-        known: Row = json.loads(path.read_text(encoding="utf-8"))
+        known: Row = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}: remove it, and start again") from error
     return known

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import DataError, UsageError
+from stars_local.core.strict_json import parse_json
 from stars_local.evals.pairs import Advance, silent
 from stars_local.evals.records import RESULTS, SUMMARY, Line, read_lines, read_manifest
 from stars_local.evals.verdicts import Verdict, read_verdicts
@@ -163,7 +163,7 @@ def _margin(run: Path) -> float:
     if not path.exists():
         return 0.0
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"))["pairs"]
+        pairs = parse_json(path.read_text(encoding="utf-8"))["pairs"]
         return max((float(pair["margin"]) for pair in pairs), default=0.0)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: cannot read the summary of a run: {error}") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from stars_local.core.errors import DataError
 from stars_local.core.records import Message
+from stars_local.core.strict_json import parse_json
 
 REVIEW_WORDS = 8  # of a review, as the prompt to continue
 _TEXT_KEYS = ("prompt", "instruction", "question", "goal", "Goal", "Behavior")
@@ -77,8 +77,8 @@ def _is_lines(text: str) -> bool:
     """Whether the file has an object a line, and is not one tree written on one line."""
     first, _, rest = text.lstrip().partition("\n")
     try:
-        found = json.loads(first)
-    except (ValueError, RecursionError):
+        found = parse_json(first)
+    except ValueError:
         return False
     return isinstance(found, dict) and bool(rest.strip() or _PROMPT_KEYS & set(found))
 
@@ -86,8 +86,8 @@ def _is_lines(text: str) -> bool:
 def _from_lines(text: str, path: Path) -> Iterator[Row]:
     for number, line in _lines(text):
         try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            found = parse_json(line)
+        except ValueError as error:
             raise DataError(f"{path}:{number}: not JSON: {error}") from error
         if not isinstance(found, dict):
             raise DataError(f"{path}:{number}: expected an object, found {type(found).__name__}")
@@ -98,8 +98,8 @@ def _tree(text: str, path: Path) -> Any:
     if not text.strip():
         return []
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise DataError(
             f"{path}: not JSON: {error}: mend it, or name the file .txt if each line is a prompt"
         ) from error
@@ -176,8 +176,8 @@ def _messages(given: str | Sequence[Any], where: str) -> tuple[Message, ...]:
     items: Any = given
     if isinstance(given, str):
         try:
-            items = json.loads(given)
-        except (ValueError, RecursionError) as error:
+            items = parse_json(given)
+        except ValueError as error:
             raise DataError(f"{where}: messages are not JSON: {error}") from error
         if not isinstance(items, list):
             raise DataError(f"{where}: messages are a list, found {type(items).__name__}")

@@ -19,6 +19,7 @@ from stars_local.core import files
 from stars_local.core.errors import DataError, UsageError
 from stars_local.core.plain import finite, plain_attempt, plain_segment
 from stars_local.core.records import Attempt, Result
+from stars_local.core.strict_json import parse_json
 
 SCHEMA = 1
 RESULTS, MANIFEST, SUMMARY = "results.jsonl", "manifest.json", "summary.json"
@@ -105,8 +106,8 @@ def read_lines(path: Path, *, forgive_last: bool = False) -> Iterable[Line]:
         if not line or (forgive_last and number == len(pieces)):
             continue
         try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            found = parse_json(line)
+        except ValueError as error:
             raise DataError(f"{path}:{number}: not a line of results: {error}") from error
         if not isinstance(found, dict) or found.get("schema") != SCHEMA:
             raise DataError(f"{path}:{number}: not a line of results of schema {SCHEMA}")
@@ -160,8 +161,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run's folder."""
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot read the manifest of a run: {error}") from error
     if not isinstance(found, dict) or "run" not in found or found.get("schema") != SCHEMA:
         raise DataError(f"{path}: not a manifest of schema {SCHEMA}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from stars_local.core.files import write_atomically
+from stars_local.core.strict_json import parse_json
 
 
 def cache_folder() -> Path:
@@ -38,7 +39,7 @@ class DiskCache:
 
     def _read(self) -> dict[str, object]:
         try:
-            content = json.loads(self._path.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):
+            content = parse_json(self._path.read_text("utf-8"))
+        except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}

@@ -13,6 +13,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from stars_local.core.errors import ModelError
+from stars_local.core.strict_json import parse_json
 
 _MAGIC = b"stars-local kv 1\n"
 _LENGTH_BYTES = 4
@@ -64,8 +65,8 @@ def _split(data: bytes) -> tuple[dict[str, object], bytes]:
         raise ModelError("this is no saved state: it does not begin as one")
     end = start + int.from_bytes(data[len(_MAGIC) : start], "big")
     try:
-        header = json.loads(data[start:end])
-    except (ValueError, RecursionError):
+        header = parse_json(data[start:end])
+    except ValueError:
         raise ModelError("the saved state is damaged (its header is unreadable)") from None
     if not isinstance(header, dict):
         raise ModelError("the saved state is damaged (its header is unreadable)")

@@ -20,6 +20,7 @@ from stars_local.core.boundaries import Boundary
 from stars_local.core.files import write_atomically
 from stars_local.core.ports import Draw, Order
 from stars_local.core.records import Prompt, Sampling
+from stars_local.core.strict_json import parse_json
 from stars_local.llama.engine import LlamaModel
 from stars_local.llama.library import build
 
@@ -152,7 +153,7 @@ def _key(model: LlamaModel) -> str:
 
 def _read(path: Path) -> dict[int, float]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         return {int(width): float(cost) for width, cost in data.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
