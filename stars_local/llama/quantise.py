@@ -44,27 +44,16 @@ def check_type(quant: str) -> int:
     return types[quant]
 
 
-def quantise(
-    source: Path,
-    target: Path,
-    quant: str,
-    *,
-    n_threads: int = 0,
-    imatrix: Path | None = None,
-    on_progress: OnProgress | None = None,
-) -> None:
+def quantise(source: Path, target: Path, quant: str, *, n_threads: int = 0) -> None:
     """Write `source` as type `quant` to `target`; the file appears whole or not at all.
 
-    A source that is quantised already goes through F32, with what it has lost. imatrix: an
-    importance matrix as GGUF. on_progress: told (tensors done, all tensors). Raises UsageError
+    A source that is quantised already goes through F32, with what it has lost. Raises UsageError
     for a type llama.cpp does not know, ModelError where it refuses or dies.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with appearing_by_name(target) as name:
-            quantise_into(
-                source, name, quant, n_threads=n_threads, imatrix=imatrix, on_progress=on_progress
-            )
+            quantise_into(source, name, quant, n_threads=n_threads)
     except OSError as error:
         raise ModelError(f"{target}: cannot be written: {error}") from error
 
@@ -78,7 +67,10 @@ def quantise_into(
     imatrix: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
-    """As `quantise`, straight into a file, which is half written where this fails."""
+    """As `quantise`, straight into a file, which is half written where this fails.
+
+    imatrix: an importance matrix as GGUF. on_progress: told (tensors done, all tensors).
+    """
     number = check_type(quant)
     check_gguf(source)
     order = {
