@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stars_local.cli.reward_train import Exclude
 from stars_local.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -37,13 +38,7 @@ def reward_teach(
             show_default=False,
         ),
     ] = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Test file: rows whose text stands in it are dropped and counted; repeat.",
-            show_default=False,
-        ),
-    ] = None,
+    exclude: Exclude = None,
     max_prompt_tokens: Annotated[
         int, typer.Option(min=1, max=256, help="Last tokens of the prompt that are read.")
     ] = 96,

