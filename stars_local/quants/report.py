@@ -177,7 +177,7 @@ def _alignment(rows: Sequence[Row]) -> Table:
 
 
 def _recovery(rows: Sequence[Row]) -> Table:
-    head = ["file", "arm", "judge", "recovered", "lost", "left"]
+    head = ["file", "arm", "judge", "recovered", "lost", "left", "over the reference's STARS"]
     by_means = ("tokens to the reference's vanilla (by means)", "tokens to its STARS (by means)")
     table = [[*head, *by_means]]
     for row in rows:
@@ -192,6 +192,7 @@ def _recovery(rows: Sequence[Row]) -> Table:
                         recovered(found),
                         interval(found["lost"]),
                         interval(found["left"]),
+                        interval(row[arm]["difference_stars"][judge]),
                         number(reaches[VANILLA], 0),
                         number(reaches[STARS], 0),
                     ]

@@ -37,9 +37,10 @@ Labels = Mapping[str, Mapping[str, str]]
 def answers_row(lines: Sequence[Line], reference: Sequence[Line], labels: Labels) -> dict[str, Any]:
     """The alignment figures of a file's lines; `reference`: the reference's own lines.
 
-    win_rate: of an arm over the reference's plain answers, by judge, ties half. recovery: by
-    judge, of both STARS arms. tokens: decoded a mean answer, and whether the arm's mean reward
-    reaches the reference's arms.
+    win_rate and difference: of an arm and the reference's plain answers, by judge, ties half;
+    difference_stars: of a STARS arm and the reference's `stars`. recovery: by judge, of both
+    STARS arms. reaches: at how many decoded tokens an answer an arm's mean reward comes up to
+    the reference's arms.
     """
     arms = summarise(lines, labels)["arms"]
     base = {judge: values(reference, VANILLA, judge) for judge in judges_of(lines)}
@@ -50,7 +51,12 @@ def answers_row(lines: Sequence[Line], reference: Sequence[Line], labels: Labels
         row[name] = {key: arms[name][key] for key in _KEPT}
         duels = {j: metrics.duel(values(lines, name, j), base[j]) for j in base}
         row[name]["win_rate"] = {j: plain(asdict(each.win_rate)) for j, each in duels.items()}
-        row[name]["difference"] = {j: plain(asdict(each.difference)) for j, each in duels.items()}
+        row[name]["difference"] = _differences(duels)
+        if name != VANILLA:
+            duels = {
+                j: metrics.duel(values(lines, name, j), values(reference, STARS, j)) for j in base
+            }
+            row[name]["difference_stars"] = _differences(duels)
     row["recovery"] = {
         name: {
             judge: plain(
@@ -77,6 +83,10 @@ def answers_row(lines: Sequence[Line], reference: Sequence[Line], labels: Labels
         else None
     )
     return row
+
+
+def _differences(duels: Mapping[str, metrics.Duel]) -> dict[str, Any]:
+    return {judge: plain(asdict(each.difference)) for judge, each in duels.items()}
 
 
 def _reaches(

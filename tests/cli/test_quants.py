@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from stars_local.cli import quants_compare, quants_rows
 from stars_local.cli.app import app
+from stars_local.llama.model import NativeModel
 from stars_local.method_settings import Thresholds
 from stars_local.quants import timing
 from tests.support import tiny_reward
@@ -62,6 +63,10 @@ def test_files_are_compared_and_a_second_start_draws_nothing(
     assert first["two_sample"] is None and four["two_sample"]["n"] == 4
     assert {"all", "risky"} <= set(four["stars"]["refusals"])
     assert four["recovery"]["stars"]["steering"]["gained"]["n"] == 4
+    assert first["stars"]["difference_stars"]["steering"]["value"] == 0
+    steered, plain = (four["stars"][key]["steering"] for key in ("difference_stars", "difference"))
+    gained = first["stars"]["difference"]["steering"]["value"]
+    assert steered["value"] == pytest.approx(plain["value"] - gained)
     assert eight["cost"]["n_prompts"] == 8
     assert min(eight["cost"]["decode_tokens_per_s"].values()) > 0
     assert eight["cost"]["memory_bytes"]["estimated"] > eight["size_bytes"]
@@ -91,6 +96,34 @@ def test_a_file_that_vanishes_fails_alone(
     assert "1 of 3 files failed, the first is doomed" in result.stderr
     rows = json.loads(result.stdout)["files"]
     assert "error" in rows[1] and "error" not in rows[2]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_no_more_than_two_models_are_ever_open(
+    n: int, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: set[int] = set()
+    most = []
+    start, end = NativeModel.__init__, NativeModel.close
+
+    def begin(self: NativeModel, *args: Any, **more: Any) -> None:
+        start(self, *args, **more)
+        opened.add(id(self))
+        most.append(len(opened))
+
+    def close(self: NativeModel) -> None:
+        opened.discard(id(self))
+        end(self)
+
+    monkeypatch.setattr(NativeModel, "__init__", begin)
+    monkeypatch.setattr(NativeModel, "close", close)
+    copies = [tmp_path / f"{i}.gguf" for i in range(n)]
+    for i, each in enumerate(copies):
+        write_tiny(each, "llama", n_ctx=2048, seed=i)
+    result = compare(files, tmp_path / "run", *copies)
+    assert result.exit_code == 0, result.stderr
+    assert max(most) == 2 and len(most) > 2 * n
+    assert not opened
 
 
 def test_names_and_errors_are_shown_and_never_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
