@@ -50,6 +50,7 @@ def bench(
     from stars_local.bench.groups import GROUPS, choose, n_turns
     from stars_local.bench.plan import QUICK_SIZES, Bench, Sizes
     from stars_local.catalog.resolve import resolve
+    from stars_local.catalog.same_file import the_file_that_came
     from stars_local.cli.progress import stages
     from stars_local.compose import WIDEST_AUTO
     from stars_local.llama.disk_cache import cache_folder
@@ -61,7 +62,7 @@ def bench(
         shown = neutralise(line)
         commentary.print(shown, style="dim", highlight=False, markup=False, emoji=False)
 
-    path = resolve(model)
+    path = the_file_that_came(resolve(model))
     cache = cache_folder()
     counted = runs if runs is not None else (_QUICK_RUNS if quick else _RUNS)
     run = Bench(

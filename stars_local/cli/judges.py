@@ -84,17 +84,19 @@ def _open_one(
 
         _add(judges, RefusalJudge().info.name, RefusalJudge())
     elif kind == "perplexity":
+        from stars_local.catalog.same_file import the_file_that_came
         from stars_local.evals.judges import LogprobJudge
         from stars_local.llama.judging import TextLikelihood
 
-        likelihood = TextLikelihood(Path(path), n_threads=threads)
+        likelihood = TextLikelihood(the_file_that_came(Path(path)), n_threads=threads)
         judges.unloads.append(likelihood.unload)
         judge = LogprobJudge(likelihood)
         _add(judges, judge.info.name, judge)
     else:
+        from stars_local.catalog.same_file import the_file_that_came
         from stars_local.llama.judging import NextWords
 
-        words = NextWords(Path(path), n_threads=threads)
+        words = NextWords(the_file_that_came(Path(path)), n_threads=threads)
         judges.unloads.append(words.unload)
         name = _free(judges, f"llm {words.info.name}", words.info.sha256)
         judges.pairs[name] = words

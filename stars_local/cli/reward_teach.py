@@ -55,6 +55,7 @@ def reward_teach(
     that took no part. Give OUT to 'reward train' beside the pairs themselves. OUT.card.json says
     what it was made of, and how often it agrees with people.
     """
+    from stars_local.catalog.same_file import the_file_that_came
     from stars_local.cli.progress import stages
     from stars_local.core.files import write_atomically
     from stars_local.llama.states import StatesModel
@@ -67,6 +68,7 @@ def reward_teach(
     if len(axes) != 1:
         raise UsageError(f"axes {', '.join(axes)}: teach one at a time")
     names = {spec.name for spec in specs}
+    the_file_that_came(model)
     read = load_sources([*specs, *more], exclude or (), seed)
     ranked = [pair for pair in read.pairs if pair.source in names]
     others = [pair for pair in read.pairs if pair.source not in names]
