@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stars_local.llama.child_main import Refusal
+from stars_local.llama.refusal import Refusal
 
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
 _PROBE_CONTEXT = 32

@@ -16,16 +16,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from stars_local.llama.refusal import Refusal
+
 START_LIMIT_S = 60.0
 _MAX_STDERR_BYTES = 16 << 20
-
-
-class Refusal(Exception):
-    """A job's reason why not. `kind` lets the parent tell sorts of refusal apart."""
-
-    def __init__(self, reason: str, kind: str = "") -> None:
-        super().__init__(reason)
-        self.kind = kind
 
 
 def job_named(name: str) -> Callable[..., Any]:

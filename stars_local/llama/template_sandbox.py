@@ -18,7 +18,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from stars_local.llama.child_main import Refusal
+from stars_local.llama.refusal import Refusal
 
 MAX_OUTPUT_CHARS = 4 << 20
 
