@@ -6,7 +6,8 @@ import functools
 import math
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,8 @@ from stars_local.core.methods.stopping import (
     price_of_attempts,
     stopping,
 )
+from stars_local.core.ports import Scores
+from stars_local.core.records import Prompt
 from tests.support.laws import answer
 
 NORMAL = statistics.NormalDist()
@@ -116,6 +119,43 @@ def test_the_method_earns_the_value_of_its_rule(price: float) -> None:
     for found, exact in ((earned, wanted), (spent, attempts)):
         error = statistics.stdev(found) / math.sqrt(len(found))
         assert abs(statistics.fmean(found) - exact) < 4 * error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("price", "budget"), [(0.05, None), (0.2, None), (0.0, 3.0)])
+def test_attempts_that_fail_their_gates_earn_nothing(price: float, budget: float | None) -> None:
+    """Half of the attempts fail: stopping asks twice the price of those that pass."""
+    letters = LETTERS + LETTERS.upper()
+    model = EnumerableModel(letters, lambda _: (*([1 / 16] * 16), 0.0))
+    table = dict(zip(LETTERS, VALUES, strict=True))
+
+    class Gated(TableReward):
+        def score(self, items: Sequence[tuple[Prompt, str]]) -> Scores:
+            plain = super().score(items)
+            passed = [text[-1:].islower() for _, text in items]
+            found = [replace(r, passed=p) for r, p in zip(plain.rewards, passed, strict=True)]
+            return replace(plain, rewards=tuple(found))
+
+    def attempts(gated: bool, price: float, budget: float | None) -> float:
+        kind = Gated if gated else TableReward
+        reward = kind(lambda text: table[text[-1].lower()] if text else 0.0)
+        params = StoppingParams(price, 1.0, Segmentation(1), 200, budget)
+        return statistics.fmean(
+            answer(
+                model,
+                reward,
+                lambda c: stopping(c, params),
+                prompt_id=f"p{i}",
+                max_new_tokens=1 if budget is None else 8,
+            ).n_decoded_tokens
+            for i in range(400)
+        )
+
+    paid = attempts(True, price, budget)
+    if budget is None:
+        assert paid == pytest.approx(2 * attempts(False, 2 * price, None), rel=0.2)
+    else:
+        assert paid / 8 == pytest.approx(budget, rel=0.1)
 
 
 @pytest.mark.parametrize("attempts", [1.5, 2.0, 4.0, 12.0])

@@ -36,7 +36,9 @@ costs, on a nearly Gaussian table with at most 8 attempts, 0.05 of a spread at a
 spreads an attempt, 0.13 at 0.1 and 0.24 at 0.4; every fixed number of attempts earns less.
 
 Only attempts that passed the gates count among the rewards: the others cannot be kept while one
-passes, and until one does the drawing goes on to the limit of attempts.
+passes, and until one does the drawing goes on to the limit of attempts. Then one more attempt
+gains EI only if it passes, so EI is weighed by the share p of this position's attempts that did,
+and T attempts of a budget are T p that pass.
 
 A position with luck early stops early, one with a bad start goes on: the same tokens buy more
 than with a fixed k. Attempts are looked at in their order, so the width changes nothing.
@@ -128,10 +130,11 @@ def stopping(context: Context, params: StoppingParams) -> Steps:
             return False
         spread = estimate.value(rewards)
         gain = expected_improvement(rewards, spread)
+        passing = len(rewards) / len(seen)
         if budget is not None:
-            return gain < price_of_attempts(wanted, spread)
+            return gain < price_of_attempts(passing * wanted, spread)
         n_tokens = sum(candidate.proposal.n_tokens for candidate in seen) / len(seen)
-        return gain < params.price * n_tokens
+        return passing * gain < params.price * n_tokens
 
     while progress.finish is None:
         boundary = params.segmentation.boundary(progress.n_left)
