@@ -25,6 +25,7 @@ from stars_local.core.methods import Context
 from stars_local.core.methods.registry import Parts, build, parse_method
 from stars_local.core.overlap import overlaps
 from stars_local.core.ports import RewardModel
+from stars_local.core.progress import OnProgress
 from stars_local.core.records import Message, Prompt, Result
 from stars_local.core.seeds import SeedSource
 from stars_local.core.thresholds import Schedule
@@ -293,9 +294,7 @@ def width_policy(settings: Settings, models: Models) -> WidthPolicy:
 
 
 def measured_steps(
-    models: Models,
-    on_progress: Callable[[str, int, int], None] | None = None,
-    widest: int | None = None,
+    models: Models, on_progress: OnProgress | None = None, widest: int | None = None
 ) -> StepCosts:
     """Seconds of a decode step by width up to `widest`, by default that of `--width auto` in this
     context, measured once, while no prompt is open."""

@@ -17,12 +17,12 @@ from zipfile import BadZipFile, ZipFile
 from stars_local.bundles import manifest
 from stars_local.bundles.manifest import Item
 from stars_local.bundles.signing import sign
-from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.hashing import sha256_of
 from stars_local.catalog.manifests import clean_licence
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import DataError, UsageError
 from stars_local.core.files import appearing
+from stars_local.core.progress import OnProgress
 
 _INSTALLER = Path(__file__).with_name("installer.py")
 _MAX_METADATA_BYTES = 1 << 20

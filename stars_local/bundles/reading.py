@@ -14,10 +14,10 @@ from stars_local.bundles import manifest
 from stars_local.bundles.manifest import Item
 from stars_local.bundles.members import Member, members
 from stars_local.bundles.signing import check_signature
-from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import DataError
 from stars_local.core.files import appearing, sha256_of
+from stars_local.core.progress import OnProgress
 
 _CHUNK_BYTES = 4 << 20
 

@@ -37,6 +37,7 @@ from stars_local.core.events import Finished
 from stars_local.core.methods import Context, Segmentation, StarsParams, stars
 from stars_local.core.methods.probing import Position, probing
 from stars_local.core.ports import LanguageModel, RewardModel
+from stars_local.core.progress import OnProgress
 from stars_local.core.records import Prompt, Result, Sampling
 from stars_local.core.requests import Steps
 from stars_local.core.seeds import SeedSource
@@ -84,9 +85,6 @@ class Outline:
     predicted: Measured
 
 
-Progressed = Callable[[str, int, int], None]
-
-
 class Calibrator:
     """Runs a plan over a language model and a reward model.
 
@@ -94,7 +92,7 @@ class Calibrator:
     """
 
     def __init__(
-        self, lm: LanguageModel, rm: RewardModel, plan: Plan, on_progress: Progressed
+        self, lm: LanguageModel, rm: RewardModel, plan: Plan, on_progress: OnProgress
     ) -> None:
         if (plan.attempts is None) == (plan.quantile is None):
             raise CalibrationError("calibrate for --attempts or for --quantile, one of the two")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 
@@ -17,6 +17,7 @@ from stars_local.calibration.quick import ANSWER_TOKENS, N_PROMPTS
 from stars_local.calibration.records import Calibration, CalibrationKey, write_calibration
 from stars_local.calibration.store import user_folder
 from stars_local.core.ports import LanguageModel, RewardModel
+from stars_local.core.progress import OnProgress
 from stars_local.core.records import Prompt
 from stars_local.data import CALIBRATION, shipped_prompts
 
@@ -34,7 +35,7 @@ def calibrate(
     plan: Plan,
     prompts: Sequence[Prompt],
     checks: Sequence[Prompt],
-    on_progress: Callable[[str, int, int], None],
+    on_progress: OnProgress,
     *,
     quick: bool = False,
 ) -> Calibration:
@@ -60,7 +61,7 @@ def calibrate_quickly(
     rm: RewardModel,
     key: CalibrationKey,
     plan: Plan,
-    on_progress: Callable[[str, int, int], None],
+    on_progress: OnProgress,
     n_prompts: int = N_PROMPTS,
 ) -> Calibration:
     """A calibration from few shipped prompts, kept in this machine's folder."""

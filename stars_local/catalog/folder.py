@@ -9,15 +9,15 @@ FOLDER/.locks/        one lock a file name
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from stars_local.core.errors import ModelError
+from stars_local.core.progress import OnProgress
 
 _MODEL = ".gguf"
 ENVIRONMENT = "STARS_LOCAL_MODELS_DIR"
-OnProgress = Callable[[str, int, int], None]
 
 
 def models_folder(given: Path | None = None) -> Path:

@@ -15,12 +15,12 @@ import zlib
 from lzma import LZMAError
 from pathlib import Path
 
-from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.known import KNOWN
 from stars_local.catalog.pip import resuming, run_pip, unwinding_on_sigterm
 from stars_local.catalog.sources import IndexSource
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import ModelError, NetworkError
+from stars_local.core.progress import OnProgress
 
 MAX_RATIO = 100  # weights hardly compress; what unpacks to more than this is no model
 _CHUNK_BYTES = 1 << 20

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.sources import WebSource
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import NetworkError
+from stars_local.core.progress import OnProgress
 from stars_local.core.strict_json import parse_json
 
 MAX_TRIES = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from stars_local.catalog.folder import OnProgress
+from stars_local.core.progress import OnProgress
 
 _CHUNK_BYTES = 4 << 20
 

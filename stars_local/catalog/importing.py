@@ -6,13 +6,14 @@ import hashlib
 import os
 from pathlib import Path
 
-from stars_local.catalog.folder import OnProgress, downloads_folder, locked
+from stars_local.catalog.folder import downloads_folder, locked
 from stars_local.catalog.hashing import sha256_of
 from stars_local.catalog.known import KNOWN
 from stars_local.catalog.manifests import FileManifest, is_plain_name, write_manifest
 from stars_local.catalog.sources import part_names
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import ModelError, UsageError
+from stars_local.core.progress import OnProgress
 from stars_local.llama.gguf_check import check_gguf, probe_in_child
 
 _CHUNK_BYTES = 4 << 20

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stars_local.catalog.folder import OnProgress, locked
+from stars_local.catalog.folder import locked
 from stars_local.catalog.known import KNOWN
 from stars_local.catalog.manifests import clean_licence, manifest_of, remove_manifest
 from stars_local.catalog.sources import part_names
 from stars_local.catalog.verify import model_files
 from stars_local.core.errors import ModelError
+from stars_local.core.progress import OnProgress
 from stars_local.llama.gguf_check import read_metadata
 
 

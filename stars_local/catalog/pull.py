@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stars_local.catalog.folder import OnProgress, downloads_folder, locked
+from stars_local.catalog.folder import downloads_folder, locked
 from stars_local.catalog.from_index import fetch_from_index
 from stars_local.catalog.from_web import fetch_from_web, forget
 from stars_local.catalog.hashing import sha256_of
 from stars_local.catalog.manifests import FileManifest, manifest_of, write_manifest
 from stars_local.catalog.sources import IndexSource, Source, parse_source
 from stars_local.core.errors import ModelError, UsageError
+from stars_local.core.progress import OnProgress
 from stars_local.llama.digest import file_sha256
 from stars_local.llama.gguf_check import check_gguf, read_metadata
 

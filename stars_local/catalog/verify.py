@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stars_local.catalog.folder import OnProgress
 from stars_local.catalog.hashing import sha256_of
 from stars_local.catalog.manifests import manifest_of, named_by_manifests
 from stars_local.core.errors import ModelError
+from stars_local.core.progress import OnProgress
 
 
 @dataclass(frozen=True, slots=True)

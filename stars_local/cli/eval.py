@@ -13,6 +13,7 @@ import typer
 
 from stars_local.cli.options import with_settings
 from stars_local.config import Configured
+from stars_local.core.progress import OnProgress
 
 if TYPE_CHECKING:
     from stars_local.arms import FindThresholds, Opened
@@ -233,7 +234,7 @@ def _verdicts(
     lines: list[Line],
     plan: Plan,
     out: Path,
-    advance: Callable[[str, int, int], None],
+    advance: OnProgress,
 ) -> Iterator[Verdict]:
     """What the judges of pairs say of all answers."""
     from stars_local.evals.verdicts import judge_pairs

@@ -15,9 +15,9 @@ from stars_local.cli.models_shared import AsJson, ModelsDir, calibrated_with_def
 from stars_local.core.errors import ModelError
 
 if TYPE_CHECKING:
-    from stars_local.catalog.folder import OnProgress
     from stars_local.catalog.listing import Entry
     from stars_local.catalog.verify import Verdict
+    from stars_local.core.progress import OnProgress
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -15,6 +15,7 @@ from stars_local.calibration.calibrator import Calibrator, Plan
 from stars_local.calibration.partial import Agreement, partial_agreement
 from stars_local.core.errors import DataError, UsageError
 from stars_local.core.ports import LanguageModel, RewardModel
+from stars_local.core.progress import OnProgress
 from stars_local.core.records import Prompt
 
 N_ANSWERS = 4  # answers a prompt, six pairs
@@ -26,7 +27,7 @@ def write_partial_report(
     plan: Plan,
     prompts: Sequence[Prompt],
     folder: Path,
-    on_progress: Callable[[str, int, int], None],
+    on_progress: OnProgress,
 ) -> None:
     """Draw plain answers, compare partial with whole rewards, print a table on stderr and write
     `partial.json` and `partial.svg`."""

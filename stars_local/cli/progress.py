@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -18,14 +18,13 @@ from rich.progress import (
 )
 
 from stars_local.cli.terminal import neutralise
+from stars_local.core.progress import OnProgress
 
 LINE_EVERY_S = 30.0
 
 
 @contextmanager
-def stages(
-    console: Console | None = None, *, after_s: float = 0.0
-) -> Iterator[Callable[[str, int, int], None]]:
+def stages(console: Console | None = None, *, after_s: float = 0.0) -> Iterator[OnProgress]:
     """Show a bar a stage; yields a function of (stage, done, total).
 
     after_s: what is done in fewer seconds is not shown. Not a terminal: a plain line when a

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from stars_local.config import Configured
 from stars_local.core.errors import ModelError, StarsError
 from stars_local.core.files import sha256_of
+from stars_local.core.progress import OnProgress
 
 if TYPE_CHECKING:
     from stars_local import compose
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from stars_local.method_settings import Thresholds
     from stars_local.settings import Settings
 
-Say = Callable[[str, int, int], None]
 Row = dict[str, Any]
 
 
@@ -51,7 +51,7 @@ class Run:
     max_windows: int
     cohort: int
     thresholds: Callable[[Settings, compose.Models], Thresholds | None]
-    say: Say
+    say: OnProgress
 
 
 @dataclass(slots=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import DataError, UsageError
+from stars_local.core.progress import OnProgress, silent
 from stars_local.core.strict_json import parse_json
-from stars_local.evals.pairs import Advance, silent
 from stars_local.evals.records import RESULTS, SUMMARY, Line, read_lines, read_manifest
 from stars_local.evals.verdicts import Verdict, read_verdicts
 
@@ -44,7 +44,7 @@ class Joined:
     margin: float = 0.0
 
 
-def join(runs: Sequence[Path], advance: Advance = silent) -> Joined:
+def join(runs: Sequence[Path], advance: OnProgress = silent) -> Joined:
     """Read runs; a last line that is being written, or was cut by a kill, is left out.
 
     Raises DataError for what cannot be read and where there are no answers, UsageError for a run

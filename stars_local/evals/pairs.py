@@ -9,21 +9,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stars_local.core.plain import finite
+from stars_local.core.progress import OnProgress, silent
 from stars_local.evals import metrics
 from stars_local.evals.difficulty import VANILLA
 from stars_local.evals.records import Line
 from stars_local.evals.verdicts import Verdict
 
 ByArm = Mapping[str, Sequence[Line]]
-Advance = Callable[[str, int, int], None]
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 def baselines(by_arm: ByArm) -> list[str]:
@@ -36,7 +32,7 @@ def pairs_of(
     judges: Sequence[str],
     margin: float,
     verdicts: Sequence[Verdict],
-    advance: Advance = silent,
+    advance: OnProgress = silent,
 ) -> list[dict[str, Any]]:
     """Every two arms by every judge of answers, then by those of pairs.
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stars_local.core.errors import StarsError
+from stars_local.core.progress import OnProgress, silent
 from stars_local.evals.judges import STEERING, is_steering
-from stars_local.evals.pairs import Advance, silent
 from stars_local.evals.records import Line
 from stars_local.evals.tables import shown
 
@@ -23,7 +23,7 @@ Points = list[tuple[float, Mapping[str, float]]]
 
 
 def pictures(
-    summary: Mapping[str, Any], lines: Sequence[Line], judge: str, advance: Advance = silent
+    summary: Mapping[str, Any], lines: Sequence[Line], judge: str, advance: OnProgress = silent
 ) -> dict[str, str]:
     """Every picture by its caption. judge: whose rewards stand for quality."""
     arms = summary["arms"]

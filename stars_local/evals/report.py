@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stars_local.core.errors import DataError
+from stars_local.core.progress import OnProgress, silent
 from stars_local.evals.examples import examples_of
 from stars_local.evals.joined import join
 from stars_local.evals.judges import STEERING, quality_judge
-from stars_local.evals.pairs import Advance, silent
 from stars_local.evals.pictures import pictures
 from stars_local.evals.records import write_atomically
 from stars_local.evals.report_html import html_page
@@ -19,7 +19,7 @@ from stars_local.evals.sections import notes, sections
 from stars_local.evals.summary import judges_of, summarise
 
 
-def write_report(runs: Sequence[Path], out: Path, advance: Advance = silent) -> list[Path]:
+def write_report(runs: Sequence[Path], out: Path, advance: OnProgress = silent) -> list[Path]:
     """Write report.html, report.md and report.json of these runs to a folder.
 
     The first judge that was not steered by stands for quality; without one the steering model

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stars_local.core.plain import finite
+from stars_local.core.progress import OnProgress, silent
 from stars_local.evals import metrics
 from stars_local.evals.difficulty import by_difficulty
 from stars_local.evals.judges import STEERING as STEERING
 from stars_local.evals.judges import is_logprob
 from stars_local.evals.lengths import by_length
-from stars_local.evals.pairs import Advance, baselines, pairs_of, plain, silent
+from stars_local.evals.pairs import baselines, pairs_of, plain
 from stars_local.evals.records import Line
 from stars_local.evals.refusals import is_refusal
 from stars_local.evals.verdicts import Verdict
@@ -41,7 +42,7 @@ def summarise(
     margin: float = 0.0,
     verdicts: Sequence[Verdict] = (),
     params: Mapping[str, Mapping[str, Any]] | None = None,
-    advance: Advance = silent,
+    advance: OnProgress = silent,
 ) -> dict[str, Any]:
     """The summary of all answers, of which there is at least one.
 

@@ -18,7 +18,7 @@ from stars_local.core.files import appearing_by_name
 from stars_local.llama.gguf_check import check_gguf
 from stars_local.llama.library import native
 
-OnProgress = Callable[[int, int], None]
+OnTensors = Callable[[int, int], None]
 _PROGRAM = "from stars_local.llama.quantise_main import main; main()"
 _TENSOR = re.compile(rb"\[\s*(\d+)/\s*(\d+)\]")  # how llama.cpp counts the tensors in its log
 _MAX_LAST_WORDS = 300
@@ -65,7 +65,7 @@ def quantise_into(
     *,
     n_threads: int = 0,
     imatrix: Path | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnTensors | None = None,
 ) -> None:
     """As `quantise`, straight into a file, which is half written where this fails.
 
@@ -83,9 +83,7 @@ def quantise_into(
     _run(order, source, quant, on_progress)
 
 
-def _run(
-    order: dict[str, object], source: Path, quant: str, on_progress: OnProgress | None
-) -> None:
+def _run(order: dict[str, object], source: Path, quant: str, on_progress: OnTensors | None) -> None:
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(

@@ -12,13 +12,14 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stars_local.core.boundaries import Boundary
 from stars_local.core.files import write_atomically
 from stars_local.core.ports import Draw, Order
+from stars_local.core.progress import OnProgress
 from stars_local.core.records import Prompt, Sampling
 from stars_local.core.strict_json import parse_json
 from stars_local.llama.engine import LlamaModel
@@ -48,7 +49,7 @@ def step_costs(
     model: LlamaModel,
     cache: Path,
     widest: int,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> StepCosts:
     """The costs at widths up to `widest`, measured if the cache folder does not have them.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.core.errors import StarsError
+from stars_local.core.progress import OnProgress
 from stars_local.quants.listing import Listing
 from stars_local.quants.timing import N_ANSWER, N_PROMPT, Speed
 
@@ -21,7 +22,6 @@ N_TURNS = 3
 LIMIT_S = 120.0
 _ALIKE = 0.03  # times nearer than this are one time, however close their runs lie together
 Measure = Callable[[Path], Speed]
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(slots=True)

@@ -6,13 +6,14 @@ import contextlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stars_local.core import files
 from stars_local.core.errors import ModelError, UsageError
+from stars_local.core.progress import OnProgress
 from stars_local.llama.gguf_check import check_gguf
 from stars_local.llama.gguf_header import GgufHeader
 from stars_local.llama.library import build
@@ -23,7 +24,6 @@ SCHEMA = 1
 SPARE_BYTES = 16 << 20  # a disk filled to the last byte troubles others
 _BITS = {"F32": 32.0, "F16": 16.0, "BF16": 16.0}
 _MOST_QUANT_BITS = 10.0  # Q8_0 has 8.5; norms and biases stay F32
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
