@@ -17,7 +17,8 @@ class _Root(LazyGroup):
         "generate": Target("stars_local.cli.generate", "generate", "Answer one prompt."),
         "eval": Target("stars_local.cli.eval", "evaluate", "Compare methods over prompts."),
         "sweep": Target("stars_local.cli.sweep", "sweep", "Vary a method's parameters."),
-        "eval merge": Target("stars_local.cli.eval", "merge", "Join the shards of a run."),
+        "eval merge": Target("stars_local.cli.eval_runs", "merge", "Join the shards of a run."),
+        "eval judge": Target("stars_local.cli.eval_runs", "judge", "Add judges to a finished run."),
         "eval agreement": Target(
             "stars_local.cli.agreement", "agreement", "Hold refusal rules against people."
         ),

@@ -1,4 +1,4 @@
-"""`stars-local eval`: methods side by side over a set of prompts; `eval merge` joins shards."""
+"""`stars-local eval`: methods side by side over a set of prompts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from stars_local.core.progress import OnProgress
 if TYPE_CHECKING:
     from stars_local.arms import FindThresholds, Opened
     from stars_local.cli.judges import Judges
+    from stars_local.core.records import Prompt
     from stars_local.evals.prompts import PromptSet
     from stars_local.evals.records import Line
     from stars_local.evals.runner import Plan, Shard
@@ -113,7 +114,7 @@ def evaluate(
 
     A run that was stopped, in whatever way, goes on with the same command. The numbers stand in
     summary.json of the folder; `stars-local report` makes a page of them.
-    `stars-local eval merge` joins shards.
+    `stars-local eval merge` joins shards, `eval judge` adds judges afterwards.
     """
     request = Request(
         prompts,
@@ -179,7 +180,7 @@ def draw_arms(
             "suffix": request.suffix,
             "steering": steering[1].info.axis,
         }
-        steerers = [steering[1], *(model for _, model in others)]
+        steerers = [steering[1].info.sha256, *(model.info.sha256 for _, model in others)]
         judges = open_judges(request.judges, steerers, settings.threads or 0)
         about |= judges.recorded()
         if found.labels:
@@ -221,26 +222,26 @@ def _run(
             if shard.has(line["cohort"]):
                 done[line["arm"]] += 1
                 advance(line["arm"], done[line["arm"]], total)
-        verdicts = list(_verdicts(judges, lines, plan, out, advance))
+        asked = {prompt.id: prompt for prompt in plan.prompts}
+        verdicts = list(verdicts_on(judges, lines, asked, out, advance))
     params = {arm.name: arm.params for arm in plan.arms}
     summary = summarise(lines, found.labels, margin=margin, verdicts=verdicts, params=params)
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    _show(summary)
+    show_summary(summary)
     return lines
 
 
-def _verdicts(
+def verdicts_on(
     judges: Judges,
-    lines: list[Line],
-    plan: Plan,
+    lines: Sequence[Line],
+    prompts: Mapping[str, Prompt],
     out: Path,
     advance: OnProgress,
 ) -> Iterator[Verdict]:
     """What the judges of pairs say of all answers."""
     from stars_local.evals.verdicts import judge_pairs
 
-    prompts = {prompt.id: prompt for prompt in plan.prompts}
-    n_pairs = len(lines) * (len(plan.arms) - 1) // 2
+    n_pairs = len(lines) * (len({line["arm"] for line in lines}) - 1) // 2
     for name, model in judges.pairs.items():
         for done, verdict in enumerate(judge_pairs(name, model, lines, prompts, out), start=1):
             advance(name, done, n_pairs)
@@ -255,7 +256,7 @@ def _export(lines: list[Line], found: PromptSet, path: Path) -> None:
     write_atomically(path, "".join(map(to_text, preference_pairs(lines, by_id))))
 
 
-def _show(summary: dict[str, Any]) -> None:
+def show_summary(summary: dict[str, Any]) -> None:
     """The headline on stdout, in the words of a report."""
     from stars_local.evals.tables import interval, number, shown, tells_better
 
@@ -268,15 +269,3 @@ def _show(summary: dict[str, Any]) -> None:
         if tells_better(pair["judge"]):
             names = f"{pair['first']} over {pair['second']} by {shown(pair['judge'])}"
             typer.echo(f"{names}: {interval(pair['win_rate'], percent=True)}")
-
-
-def merge(
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    shards: Annotated[list[Path], typer.Argument(help="The folders of the shards.")],
-    margin: Margin = 0.0,
-) -> None:
-    """Join the shards of one run into one folder with its summary; second turns too."""
-    from stars_local.evals.merge import merge_turns
-
-    for summary in merge_turns(shards, out, margin=margin):
-        _show(summary)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stars_local.core.errors import UsageError
+from stars_local.evals.judges import STEERING
 
 if TYPE_CHECKING:
     from stars_local.core.ports import RewardModel
@@ -48,18 +49,20 @@ def check_judges(texts: Sequence[str]) -> None:
             raise UsageError(f"--judge {text} is given twice: leave one out")
 
 
-def open_judges(texts: Sequence[str], steering: Sequence[RewardModel], threads: int) -> Judges:
-    """Open all judges; steering: the models that the arms are steered by.
+def open_judges(
+    texts: Sequence[str], steering: Collection[str], threads: int, taken: Collection[str] = ()
+) -> Judges:
+    """Open all judges; steering: the digests of the models that the arms are steered by.
 
     Raises UsageError for a reward model that also steers: it would judge its own work.
-    threads: of the language models, 0 for every core.
+    threads: of the language models, 0 for every core. taken: names that others have.
     """
     check_judges(texts)
     judges = Judges()
     try:
         for text in texts:
             kind, _, path = text.partition(":")
-            _open_one(kind, path, judges, steering, threads)
+            _open_one(kind, path, judges, steering, threads, {STEERING, *taken})
     except BaseException:
         judges.close()
         raise
@@ -67,22 +70,27 @@ def open_judges(texts: Sequence[str], steering: Sequence[RewardModel], threads: 
 
 
 def _open_one(
-    kind: str, path: str, judges: Judges, steering: Sequence[RewardModel], threads: int
+    kind: str,
+    path: str,
+    judges: Judges,
+    steering: Collection[str],
+    threads: int,
+    taken: Collection[str],
 ) -> None:
     if kind == "reward":
         from stars_local.reward.resolve import open_reward
 
         model = open_reward(path)
-        if any(model.info.sha256 == each.info.sha256 for each in steering):
+        if model.info.sha256 in steering:
             raise UsageError(
                 f"--judge reward:{path} is the model that steers (sha256 "
                 f"{model.info.sha256[:12]}): give one that had no part in the answers"
             )
-        _add(judges, model.info.name, model)
+        _add(judges, model.info.name, model, taken)
     elif kind == "refusal":
         from stars_local.evals.judges import RefusalJudge
 
-        _add(judges, RefusalJudge().info.name, RefusalJudge())
+        _add(judges, RefusalJudge().info.name, RefusalJudge(), taken)
     elif kind == "perplexity":
         from stars_local.catalog.same_file import the_file_that_came
         from stars_local.evals.judges import LogprobJudge
@@ -91,22 +99,22 @@ def _open_one(
         likelihood = TextLikelihood(the_file_that_came(Path(path)), n_threads=threads)
         judges.unloads.append(likelihood.unload)
         judge = LogprobJudge(likelihood)
-        _add(judges, judge.info.name, judge)
+        _add(judges, judge.info.name, judge, taken)
     else:
         from stars_local.catalog.same_file import the_file_that_came
         from stars_local.llama.judging import NextWords
 
         words = NextWords(the_file_that_came(Path(path)), n_threads=threads)
         judges.unloads.append(words.unload)
-        name = _free(judges, f"llm {words.info.name}", words.info.sha256)
+        name = _free(judges, f"llm {words.info.name}", words.info.sha256, taken)
         judges.pairs[name] = words
 
 
-def _add(judges: Judges, name: str, model: RewardModel) -> None:
-    judges.single[_free(judges, name, model.info.sha256)] = model
+def _add(judges: Judges, name: str, model: RewardModel, taken: Collection[str]) -> None:
+    judges.single[_free(judges, name, model.info.sha256, taken)] = model
 
 
-def _free(judges: Judges, name: str, sha256: str) -> str:
+def _free(judges: Judges, name: str, sha256: str, taken: Collection[str]) -> str:
     """A name that no judge has yet: two models may call themselves alike."""
-    taken = {"steering", *judges.single, *judges.pairs}
-    return f"{name} {sha256[:6]}" if name in taken else name
+    free = name not in {*taken, *judges.single, *judges.pairs}
+    return name if free else f"{name} {sha256[:6]}"

@@ -136,7 +136,7 @@ def _open_judges(texts: Sequence[str], steering: RewardModel) -> dict[str, Rewar
     wrong = next((each for each in texts if not each.startswith("reward:")), None)
     if wrong is not None:
         raise UsageError(f"--judge {wrong}: give reward:DIR, a folder with a reward model")
-    judges = open_judges(texts, [steering], 0).single
+    judges = open_judges(texts, [steering.info.sha256], 0).single
     if not judges:
         print(
             "stars-local: no --judge: quality is told by refusal rules and the steering reward, "

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stars_local.core.errors import DataError, UsageError
+from stars_local.core.errors import UsageError
 from stars_local.evals.records import (
     RESULTS,
     SUMMARY,
     Line,
     claim,
+    need_every_answer,
     read_lines,
     read_manifest,
     to_text,
@@ -53,15 +54,7 @@ def merge_runs(shards: Sequence[Path], out: Path, *, margin: float = 0.0) -> dic
         for line in read_lines(folder / RESULTS):
             lines[line["arm"], line["prompt_id"]] = line
     run = manifests[0]["run"]
-    missing = [
-        (arm, name) for arm in run["arms"] for name in run["prompt_ids"] if (arm, name) not in lines
-    ]
-    if missing:
-        arm, name = missing[0]
-        raise DataError(
-            f"{len(missing)} answers are missing, the first is {arm} on {name}: "
-            "finish the shards first"
-        )
+    need_every_answer(run, lines, "the shards")
     claim(out, manifests[0])
     ordered = [lines[arm, name] for name in run["prompt_ids"] for arm in run["arms"]]
     write_atomically(out / RESULTS, "".join(map(to_text, ordered)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,21 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
     if (folder / RESULTS).exists():
         raise UsageError(f"{folder} has results without a manifest: give another --out")
     write_atomically(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+
+
+def need_every_answer(run: Mapping[str, Any], found: Container[tuple[str, str]], what: str) -> None:
+    """Raise DataError unless each arm of a manifest's run answered each prompt.
+
+    found: the (arm, prompt id) that are there. what: is to be finished first.
+    """
+    missing = [
+        (arm, name) for arm in run["arms"] for name in run["prompt_ids"] if (arm, name) not in found
+    ]
+    if missing:
+        arm, name = missing[0]
+        raise DataError(
+            f"{len(missing)} answers are missing, the first is {arm} on {name}: finish {what} first"
+        )
 
 
 @contextmanager

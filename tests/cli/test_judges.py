@@ -53,7 +53,7 @@ def test_a_model_does_not_judge_its_own_work(tmp_path: Path) -> None:
     judges = open_judges([f"reward:{folder}"], [], 1)
     (steering,) = judges.single.values()
     with pytest.raises(UsageError, match="is the model that steers"):
-        open_judges(["refusal", f"reward:{folder}"], [steering], 1)
+        open_judges(["refusal", f"reward:{folder}"], [steering.info.sha256], 1)
 
 
 def test_language_models_judge_answers_and_pairs(gguf: Path) -> None:

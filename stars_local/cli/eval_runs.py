@@ -1,0 +1,77 @@
+"""`stars-local eval merge` and `eval judge`: what is done with runs whose answers are drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stars_local.cli.eval import Judge, Margin, show_summary, verdicts_on
+
+
+def merge(
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    shards: Annotated[list[Path], typer.Argument(help="The folders of the shards.")],
+    margin: Margin = 0.0,
+) -> None:
+    """Join the shards of one run into one folder with its summary; second turns too."""
+    from stars_local.evals.merge import merge_turns
+
+    for summary in merge_turns(shards, out, margin=margin):
+        show_summary(summary)
+
+
+def judge(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run; it stays as it is.")],
+    out: Annotated[Path, typer.Option(help="The folder to make; give it again to go on.")],
+    judge: Judge = None,
+    margin: Margin = 0.0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: every core.")] = 0,
+) -> None:
+    """Let further judges score the answers of a finished run; nothing is drawn again.
+
+    OUT has the run's answers, its judges and the new ones, and a summary of all. Second turns
+    are not taken along.
+    """
+    from stars_local.cli.judges import open_judges
+    from stars_local.cli.progress import stages
+    from stars_local.core.errors import UsageError
+    from stars_local.evals import rejudge
+    from stars_local.evals.records import MANIFEST, SUMMARY, read_manifest, write_atomically
+    from stars_local.evals.summary import summarise
+    from stars_local.evals.verdicts import read_verdicts
+
+    if not judge:
+        raise UsageError("no judge: give --judge, once or more")
+    manifest = read_manifest(run)
+    about = manifest["run"]
+    lines = rejudge.whole_lines(run, about)
+    prompts = rejudge.prompts_of(manifest, run / MANIFEST)
+    had = {**about.get("judges", {}), **about.get("judges_of_pairs", {})}
+    judges = open_judges(judge, rejudge.steered_by(manifest), threads, had)
+    try:
+        single = {name: each.info.sha256 for name, each in judges.single.items()}
+        pairs = {name: each.info.sha256 for name, each in judges.pairs.items()}
+        for name, digest in had.items():
+            if digest in {*single.values(), *pairs.values()}:
+                raise UsageError(f"{name} is a judge of {run} already: leave it out")
+        wanted = rejudge.judged_manifest(manifest, single, pairs)
+        judged = []
+        with stages() as advance:
+            for line in rejudge.rejudge(run, lines, wanted, prompts, judges.single, out):
+                judged.append(line)
+                advance("judging", len(judged), len(lines))
+            list(verdicts_on(judges, judged, prompts, out, advance))
+    finally:
+        judges.close()
+    summary = summarise(
+        judged,
+        about.get("labels"),
+        margin=margin,
+        verdicts=read_verdicts(out),
+        params=about["arms"],
+    )
+    write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    show_summary(summary)

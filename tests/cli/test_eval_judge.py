@@ -1,0 +1,123 @@
+"""`eval judge`: further judges for a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stars_local.cli.app import app
+from tests.cli.test_eval import _doubles, answers, conversations, prompts, run
+from tests.support.tiny_gguf import write_tiny
+from tests.support.tiny_reward import write_tiny_reward
+
+__all__ = ["_doubles", "prompts"]
+
+
+def judged(folder: Path, out: Path, *args: str) -> Any:
+    given = [*args] or ["--judge", "refusal"]
+    return CliRunner().invoke(app, ["eval", "judge", str(folder), "--out", str(out), *given])
+
+
+def timeless(out: Path) -> list[dict[str, Any]]:
+    rows = [{**line, "elapsed_s": 0} for line in answers(out)]
+    return sorted(rows, key=lambda line: (line["arm"], line["prompt_id"]))
+
+
+def untimed(found: Any) -> Any:
+    if isinstance(found, dict):
+        times = ("elapsed_s", "wall_s")
+        return {key: untimed(each) for key, each in found.items() if not key.startswith(times)}
+    return [untimed(each) for each in found] if isinstance(found, list) else found
+
+
+def summary(out: Path) -> Any:
+    return untimed(json.loads((out / "summary.json").read_text()))
+
+
+def test_a_judge_that_comes_later_says_what_one_of_the_run_would_have_said(
+    prompts: Path, tmp_path: Path
+) -> None:
+    reward = write_tiny_reward(tmp_path / "other")
+    gguf = write_tiny(tmp_path / "judge.gguf", "llama", n_ctx=1024)
+    judges = ["--judge", f"reward:{reward}", "--judge", "refusal", "--judge", f"llm:{gguf}"]
+    attack = ["--prefill", "Sure", "--suffix", " now"]
+    assert run("eval", prompts, tmp_path / "plain", *attack).exit_code == 0
+    before = (tmp_path / "plain" / "results.jsonl").read_bytes()
+    result = judged(tmp_path / "plain", tmp_path / "later", *judges)
+    assert result.exit_code == 0, result.stderr
+    assert run("eval", prompts, tmp_path / "whole", *attack, *judges).exit_code == 0
+    later, whole = tmp_path / "later", tmp_path / "whole"
+    assert timeless(later) == timeless(whole)
+    assert summary(later) == summary(whole)
+    manifests = [json.loads((out / "manifest.json").read_text()) for out in (later, whole)]
+    assert manifests[0]["run"] == manifests[1]["run"]
+    assert (tmp_path / "plain" / "results.jsonl").read_bytes() == before
+
+
+def test_it_goes_on_where_it_was_stopped(prompts: Path, tmp_path: Path) -> None:
+    assert run("eval", prompts, tmp_path / "run").exit_code == 0
+    out = tmp_path / "out"
+    assert judged(tmp_path / "run", out).exit_code == 0
+    whole = (out / "results.jsonl").read_text()
+    (out / "results.jsonl").write_text(whole[: len(whole) // 2])
+    (out / "summary.json").unlink()
+    again = judged(tmp_path / "run", out)
+    assert again.exit_code == 0, again.stderr
+    assert sorted((out / "results.jsonl").read_text().splitlines()) == sorted(whole.splitlines())
+    assert (out / "summary.json").is_file()
+
+
+def test_judges_that_had_a_part_already_are_refused(prompts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run("eval", prompts, folder, "--judge", "refusal").exit_code == 0
+    twice = judged(folder, tmp_path / "out")
+    assert twice.exit_code == 2 and "refusal is a judge of" in twice.stderr
+    reward = write_tiny_reward(tmp_path / "rm")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    digest = json.loads((reward / "reward.json").read_text())["sha256"]
+    manifest["run"]["judges"]["steering"] = digest
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    own = judged(folder, tmp_path / "out", "--judge", f"reward:{reward}")
+    assert own.exit_code == 2 and "is the model that steers" in own.stderr
+    assert (
+        CliRunner()
+        .invoke(app, ["eval", "judge", str(folder), "--out", str(tmp_path / "out")])
+        .stderr.count("give --judge")
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_not_whole_is_refused(prompts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run("eval", prompts, folder).exit_code == 0
+    lines = (folder / "results.jsonl").read_text().splitlines(keepends=True)
+    (folder / "results.jsonl").write_text("".join(lines[:-1]))
+    result = judged(folder, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "1 answers are missing, the first is" in result.stderr
+    assert "finish the run first" in result.stderr
+
+
+def test_second_turns_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = run("eval", conversations(tmp_path), folder, "--turns", "2")
+    assert done.exit_code == 0, done.stderr
+    result = judged(folder / "turn-2", tmp_path / "out")
+    assert result.exit_code == 2 and "give the run of the first" in result.stderr
+
+
+@pytest.mark.parametrize("questions", [None, 3, {"a": 1}, {"a": [{"role": "user"}]}, {"a": [1]}])
+def test_a_manifest_that_does_not_say_what_was_asked_is_refused(
+    questions: object, prompts: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    assert run("eval", prompts, folder).exit_code == 0
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["questions"] = questions
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    result = judged(folder, tmp_path / "out")
+    assert result.exit_code == 1 and "does not say what was asked" in result.stderr
