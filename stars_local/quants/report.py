@@ -177,9 +177,9 @@ def _alignment(rows: Sequence[Row]) -> Table:
 
 
 def _recovery(rows: Sequence[Row]) -> Table:
-    head = ["file", "arm", "judge", "recovered", "lost", "left", "over the reference's STARS"]
+    head = ["file", "arm", "judge", "recovered", "lost", "lost, both draws"]
     by_means = ("tokens to the reference's vanilla (by means)", "tokens to its STARS (by means)")
-    table = [[*head, *by_means]]
+    table = [[*head, "left", "over the reference's STARS", *by_means]]
     for row in rows:
         for arm, by_judge in row["recovery"].items():
             for judge, found in by_judge.items():
@@ -191,6 +191,7 @@ def _recovery(rows: Sequence[Row]) -> Table:
                         shown(judge),
                         recovered(found),
                         interval(found["lost"]),
+                        interval(row["lost_both"][judge]),
                         interval(found["left"]),
                         interval(row[arm]["difference_stars"][judge]),
                         number(reaches[VANILLA], 0),

@@ -39,8 +39,9 @@ def answers_row(lines: Sequence[Line], reference: Sequence[Line], labels: Labels
 
     win_rate and difference: of an arm and the reference's plain answers, by judge, ties half;
     difference_stars: of a STARS arm and the reference's `stars`. recovery: by judge, of both
-    STARS arms. reaches: at how many decoded tokens an answer an arm's mean reward comes up to
-    the reference's arms.
+    STARS arms. lost_both: the same loss with both plain draws of the file, since the one draw in
+    which `recovery` finds a loss is also where its gain starts from. reaches: at how many decoded
+    tokens an answer an arm's mean reward comes up to the reference's arms.
     """
     arms = summarise(lines, labels)["arms"]
     base = {judge: values(reference, VANILLA, judge) for judge in judges_of(lines)}
@@ -74,6 +75,8 @@ def answers_row(lines: Sequence[Line], reference: Sequence[Line], labels: Labels
         for name in (STARS, OWN)
         if name in row
     }
+    both = {judge: _mean_of_draws(lines, judge) for judge in base}
+    row["lost_both"] = _differences({j: metrics.duel(base[j], both[j]) for j in base})
     apart = texts(lines, APART)
     theirs = texts(reference, VANILLA)
     shared = sorted(set(apart) & set(theirs))
@@ -102,6 +105,12 @@ def _reaches(
         reached = bool(theirs) and mine >= sum(theirs) / len(theirs)
         found[other] = tokens if reached else None
     return found
+
+
+def _mean_of_draws(lines: Sequence[Line], judge: str) -> dict[str, float]:
+    """Rewards of plain answers by prompt id, a mean over both seeds where both have one."""
+    once, again = values(lines, VANILLA, judge), values(lines, APART, judge)
+    return {key: (once[key] + again[key]) / 2 if key in again else once[key] for key in once}
 
 
 def values(lines: Sequence[Line], arm: str, judge: str) -> dict[str, float]:

@@ -47,6 +47,11 @@ def compare(files: dict[str, Path], out: Path, *names: Path, extra: tuple[str, .
     return CliRunner().invoke(app, ["quants", "compare", *given])
 
 
+def mean_reward(results: Path, *arms: str) -> float:
+    lines = map(json.loads, results.read_text().splitlines())
+    return float(np.mean([line["rewards"]["steering"] for line in lines if line["arm"] in arms]))
+
+
 def test_files_are_compared_and_a_second_start_draws_nothing(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -67,6 +72,10 @@ def test_files_are_compared_and_a_second_start_draws_nothing(
     steered, plain = (four["stars"][key]["steering"] for key in ("difference_stars", "difference"))
     gained = first["stars"]["difference"]["steering"]["value"]
     assert steered["value"] == pytest.approx(plain["value"] - gained)
+    (results,) = out.glob("*Q4_0*/results.jsonl")
+    (reference,) = out.glob("*F32*/results.jsonl")
+    twice, once = mean_reward(results, "vanilla", "apart"), mean_reward(reference, "vanilla")
+    assert four["lost_both"]["steering"]["value"] == pytest.approx(once - twice)
     assert eight["cost"]["n_prompts"] == 8
     assert min(eight["cost"]["decode_tokens_per_s"].values()) > 0
     assert eight["cost"]["memory_bytes"]["estimated"] > eight["size_bytes"]
