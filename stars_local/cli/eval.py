@@ -154,6 +154,7 @@ def draw_arms(
     from stars_local.evals.prompts import read_prompts
     from stars_local.evals.runner import parse_shard
     from stars_local.evals.turns import SECOND, check_turns, second_turn
+    from stars_local.reward.combine import digests_of
 
     part = parse_shard(request.shard)
     check_judges(request.judges)
@@ -179,9 +180,11 @@ def draw_arms(
             "prefill": request.prefill,
             "suffix": request.suffix,
             "steering": steering[1].info.axis,
+            "steering_models": sorted(
+                {digest for _, model in (steering, *others) for digest in digests_of(model)}
+            ),
         }
-        steerers = [steering[1].info.sha256, *(model.info.sha256 for _, model in others)]
-        judges = open_judges(request.judges, steerers, settings.threads or 0)
+        judges = open_judges(request.judges, about["steering_models"], settings.threads or 0)
         about |= judges.recorded()
         if found.labels:
             about["labels"] = found.labels

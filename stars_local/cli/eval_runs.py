@@ -38,40 +38,36 @@ def judge(
     from stars_local.cli.judges import open_judges
     from stars_local.cli.progress import stages
     from stars_local.core.errors import UsageError
-    from stars_local.evals import rejudge
-    from stars_local.evals.records import MANIFEST, SUMMARY, read_manifest, write_atomically
+    from stars_local.evals.records import SUMMARY, write_atomically
+    from stars_local.evals.rejudge import judged_manifest, read_run, rejudge
     from stars_local.evals.summary import summarise
     from stars_local.evals.verdicts import read_verdicts
 
     if not judge:
         raise UsageError("no judge: give --judge, once or more")
-    manifest = read_manifest(run)
-    about = manifest["run"]
-    lines = rejudge.whole_lines(run, about)
-    prompts = rejudge.prompts_of(manifest, run / MANIFEST)
-    had = {**about.get("judges", {}), **about.get("judges_of_pairs", {})}
-    judges = open_judges(judge, rejudge.steered_by(manifest), threads, had)
+    finished = read_run(run)
+    judges = open_judges(judge, finished.steerers, threads, finished.judges)
     try:
         single = {name: each.info.sha256 for name, each in judges.single.items()}
         pairs = {name: each.info.sha256 for name, each in judges.pairs.items()}
-        for name, digest in had.items():
+        for name, digest in finished.judges.items():
             if digest in {*single.values(), *pairs.values()}:
                 raise UsageError(f"{name} is a judge of {run} already: leave it out")
-        wanted = rejudge.judged_manifest(manifest, single, pairs)
-        judged = []
+        wanted = judged_manifest(finished.manifest, single, pairs)
+        lines = []
         with stages() as advance:
-            for line in rejudge.rejudge(run, lines, wanted, prompts, judges.single, out):
-                judged.append(line)
-                advance("judging", len(judged), len(lines))
-            list(verdicts_on(judges, judged, prompts, out, advance))
+            for line in rejudge(finished, wanted, judges.single, out):
+                lines.append(line)
+                advance("judging", len(lines), len(finished.lines))
+            list(verdicts_on(judges, lines, finished.prompts, out, advance))
     finally:
         judges.close()
     summary = summarise(
-        judged,
-        about.get("labels"),
+        lines,
+        finished.manifest["run"].get("labels"),
         margin=margin,
         verdicts=read_verdicts(out),
-        params=about["arms"],
+        params=finished.manifest["run"]["arms"],
     )
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     show_summary(summary)

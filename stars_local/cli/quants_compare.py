@@ -132,11 +132,12 @@ def _prompts(
 def _open_judges(texts: Sequence[str], steering: RewardModel) -> dict[str, RewardModel]:
     """The independent judges; UsageError for one that steers, or is no reward model."""
     from stars_local.cli.judges import open_judges
+    from stars_local.reward.combine import digests_of
 
     wrong = next((each for each in texts if not each.startswith("reward:")), None)
     if wrong is not None:
         raise UsageError(f"--judge {wrong}: give reward:DIR, a folder with a reward model")
-    judges = open_judges(texts, [steering.info.sha256], 0).single
+    judges = open_judges(texts, digests_of(steering), 0).single
     if not judges:
         print(
             "stars-local: no --judge: quality is told by refusal rules and the steering reward, "

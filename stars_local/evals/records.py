@@ -123,8 +123,8 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(manifest, allow_nan=False))
     if path.exists():
         found = read_manifest(folder)
-        for key in wanted["run"]:
-            if found["run"].get(key) != wanted["run"][key]:
+        for key in {**wanted["run"], **found["run"]}:
+            if found["run"].get(key) != wanted["run"].get(key):
                 raise UsageError(
                     f"{folder} holds another run: {key} differs: give another --out, "
                     "or the options it was begun with"
@@ -179,7 +179,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot read the manifest of a run: {error}") from error
-    if not isinstance(found, dict) or "run" not in found or found.get("schema") != SCHEMA:
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("run"), dict)
+        or found.get("schema") != SCHEMA
+    ):
         raise DataError(f"{path}: not a manifest of schema {SCHEMA}")
     return found
 

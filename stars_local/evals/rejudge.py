@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stars_local.core.ports import RewardModel
 from stars_local.core.records import Message, Prompt
 from stars_local.evals.judges import is_steering
 from stars_local.evals.records import (
+    MANIFEST,
     RESULTS,
     Line,
     ResultsFile,
@@ -20,39 +22,95 @@ from stars_local.evals.records import (
     held,
     need_every_answer,
     read_lines,
+    read_manifest,
+    to_text,
 )
 from stars_local.evals.verdicts import append_verdict, read_verdicts
 
+_LINE = {"arm": str, "prompt_id": str, "cohort": int, "text": str, "rewards": dict}
 
-def prompts_of(manifest: Mapping[str, Any], where: Path) -> dict[str, Prompt]:
-    """The prompts of a run by id, as its manifest has them: what judges were asked with."""
-    prefill = str(manifest["run"].get("prefill", ""))
-    found = {}
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """A run with all its answers. lines: by (arm, prompt id), as a dict in the run's order."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    prompts: Mapping[str, Prompt]
+    lines: Mapping[tuple[str, str], Line]
+
+    @property
+    def judges(self) -> dict[str, str]:
+        """Digests of all that judged, of answers and of pairs, by name."""
+        run = self.manifest["run"]
+        return {**run["judges"], **run.get("judges_of_pairs", {})}
+
+    @property
+    def steerers(self) -> set[str]:
+        """Digests of the models that steered its arms, as far as the manifest says."""
+        run = self.manifest["run"]
+        named = {digest for name, digest in run["judges"].items() if is_steering(name)}
+        return named.union(run.get("steering_models", ()))
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """A finished run. Raises DataError for a manifest or lines that are not those of one, and
+    where answers are missing; UsageError for second turns, which have prompts of their own."""
+    manifest, where = read_manifest(folder), folder / MANIFEST
     try:
-        for name, asked in manifest["questions"].items():
-            if isinstance(asked, str):
-                found[name] = Prompt(name, text=asked, prefill=prefill)
-            else:
-                said = tuple(Message(each["role"], each["content"]) for each in asked)
-                found[name] = Prompt(name, said, prefill=prefill)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{where}: the manifest does not say what was asked: {error!r}") from error
-    return found
-
-
-def steered_by(manifest: Mapping[str, Any]) -> list[str]:
-    """The digests of the models that steered a run's arms."""
-    judges = manifest["run"].get("judges", {})
-    return [digest for name, digest in judges.items() if is_steering(name)]
-
-
-def whole_lines(folder: Path, run: Mapping[str, Any]) -> list[Line]:
-    """The lines of a finished run; DataError for one that lacks answers."""
-    lines = list(read_lines(folder / RESULTS))
-    need_every_answer(run, {(line["arm"], line["prompt_id"]) for line in lines}, "the run")
-    if any(line.get("turn", 1) != 1 for line in lines):
+        _check_manifest(manifest)
+        prompts = _prompts(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{where}: not the manifest of a run of this version: {error}") from error
+    run = manifest["run"]
+    wanted = {(arm, name) for arm in run["arms"] for name in run["prompt_ids"]}
+    lines = {}
+    for number, line in enumerate(read_lines(folder / RESULTS), start=1):
+        if any(not isinstance(line.get(key), kind) for key, kind in _LINE.items()):
+            raise DataError(f"{folder / RESULTS}:{number}: not an answer of this version")
+        if (line["arm"], line["prompt_id"]) in wanted:
+            lines[line["arm"], line["prompt_id"]] = line
+    need_every_answer(run, lines, "the run")
+    if any(line.get("turn", 1) != 1 for line in lines.values()):
         raise UsageError(f"{folder} has second turns, each arm's own: give the run of the first")
-    return lines
+    return FinishedRun(folder, manifest, prompts, lines)
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError for what a run's manifest does not have."""
+    run = manifest["run"]
+    names = run["prompt_ids"]
+    if not all(isinstance(name, str) for name in names) or not isinstance(run["arms"], dict):
+        raise ValueError("arms or prompt ids are none")
+    for judges in (run["judges"], run.get("judges_of_pairs", {})):
+        for name, digest in judges.items():
+            if not name.split() or not isinstance(digest, str):
+                raise ValueError("a judge without a name or a digest")
+    if not any(is_steering(name) for name in run["judges"]):
+        raise ValueError("it does not say what steered")
+    if not set(names) <= set(manifest["questions"]):
+        raise ValueError("it does not say what was asked")
+    if not all(isinstance(each, str) for each in run.get("steering_models", ())):
+        raise ValueError("a steering model without a digest")
+    to_text(manifest).encode()  # ValueError for half a character, and for what is not finite
+
+
+def _prompts(manifest: Mapping[str, Any]) -> dict[str, Prompt]:
+    """The prompts by id, as judges were asked with."""
+    prefill = manifest["run"].get("prefill", "")
+    found = {}
+    for name, asked in manifest["questions"].items():
+        said = (
+            ()
+            if isinstance(asked, str)
+            else tuple((each["role"], each["content"]) for each in asked)
+        )
+        if not all(isinstance(part, str) for pair in (*said, (prefill,)) for part in pair):
+            raise ValueError("it does not say what was asked")
+        messages = tuple(Message(role, content) for role, content in said)
+        text = asked if isinstance(asked, str) else None
+        found[name] = Prompt(name, messages, text=text, prefill=prefill)
+    return found
 
 
 def judged_manifest(
@@ -60,41 +118,41 @@ def judged_manifest(
 ) -> dict[str, Any]:
     """The manifest with further judges, of answers and of pairs: digests by name."""
     run = dict(manifest["run"])
-    run["judges"] = {**run.get("judges", {}), **single}
+    run["judges"] = {**run["judges"], **single}
     if pairs:
         run["judges_of_pairs"] = {**run.get("judges_of_pairs", {}), **pairs}
     return {**manifest, "run": run}
 
 
 def rejudge(
-    folder: Path,
-    lines: Sequence[Line],
-    manifest: Mapping[str, Any],
-    prompts: Mapping[str, Prompt],
-    judges: Mapping[str, RewardModel],
-    out: Path,
+    run: FinishedRun, manifest: Mapping[str, Any], judges: Mapping[str, RewardModel], out: Path
 ) -> Iterator[Line]:
     """Write a run's lines and verdicts to `out`, with the rewards of further judges; yields each
     line when it is on disk. Stopped, it goes on with the same call.
 
-    manifest: of `out`. Raises UsageError where `out` holds another run.
+    manifest: of `out`. Raises UsageError where `out` holds another run, or other answers.
     """
     claim(out, manifest)
     with held(out):
-        known = read_verdicts(out)
-        for verdict in read_verdicts(folder):
+        known = set(read_verdicts(out))
+        for verdict in read_verdicts(run.folder):
             if verdict not in known:
                 append_verdict(out, verdict)
         cohorts: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for line in lines:
+        for line in run.lines.values():
             cohorts[line["arm"], line["cohort"]].append(line["prompt_id"])
         file = ResultsFile(out)
-        kept = file.resume(cohorts)
-        yield from kept
-        done = {(line["arm"], line["cohort"]) for line in kept}
-        for line in lines:
-            if (line["arm"], line["cohort"]) not in done:
-                item = (prompts[line["prompt_id"]], line["text"])
+        done = set()
+        for line in file.resume(cohorts):
+            if line["text"] != run.lines[line["arm"], line["prompt_id"]]["text"]:
+                raise UsageError(
+                    f"{out} has other answers than {run.folder} has now: give another --out"
+                )
+            done.add((line["arm"], line["prompt_id"]))
+            yield line
+        for key, line in run.lines.items():
+            if key not in done:
+                item = (run.prompts[line["prompt_id"]], line["text"])
                 more = {
                     name: finite(judge.score([item]).rewards[0].value)
                     for name, judge in judges.items()

@@ -183,3 +183,9 @@ class CombinedReward:
             f"the reward model {info.name} has no axis {axis!r}{hint}: "
             f"it has {', '.join(info.axes)}"
         )
+
+
+def digests_of(model: RewardModel) -> set[str]:
+    """The sha256 of a model, and of every model that it combines."""
+    parts = model.models if isinstance(model, CombinedReward) else ()
+    return {model.info.sha256, *(each.info.sha256 for each in parts)}

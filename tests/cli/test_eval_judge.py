@@ -77,17 +77,16 @@ def test_judges_that_had_a_part_already_are_refused(prompts: Path, tmp_path: Pat
     twice = judged(folder, tmp_path / "out")
     assert twice.exit_code == 2 and "refusal is a judge of" in twice.stderr
     reward = write_tiny_reward(tmp_path / "rm")
-    manifest = json.loads((folder / "manifest.json").read_text())
     digest = json.loads((reward / "reward.json").read_text())["sha256"]
-    manifest["run"]["judges"]["steering"] = digest
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    own = judged(folder, tmp_path / "out", "--judge", f"reward:{reward}")
-    assert own.exit_code == 2 and "is the model that steers" in own.stderr
-    assert (
-        CliRunner()
-        .invoke(app, ["eval", "judge", str(folder), "--out", str(tmp_path / "out")])
-        .stderr.count("give --judge")
-    )
+    for run_of in (
+        {"judges": {"steering": "0", "steering other": digest}},
+        {"judges": {"steering": "0"}, "steering_models": ["0", digest]},
+    ):
+        change(folder, **run_of)
+        own = judged(folder, tmp_path / "out", "--judge", f"reward:{reward}")
+        assert own.exit_code == 2 and "is the model that steers" in own.stderr
+    none = CliRunner().invoke(app, ["eval", "judge", str(folder), "--out", str(tmp_path / "out")])
+    assert none.exit_code == 2 and "give --judge" in none.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -110,14 +109,74 @@ def test_second_turns_are_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "give the run of the first" in result.stderr
 
 
-@pytest.mark.parametrize("questions", [None, 3, {"a": 1}, {"a": [{"role": "user"}]}, {"a": [1]}])
-def test_a_manifest_that_does_not_say_what_was_asked_is_refused(
-    questions: object, prompts: Path, tmp_path: Path
+def test_a_run_that_changed_under_it_is_refused(prompts: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "run", tmp_path / "out"
+    assert run("eval", prompts, folder).exit_code == 0
+    assert judged(folder, out).exit_code == 0
+    lines = answers(folder)
+    lines[0]["text"] += "!"
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = judged(folder, out)
+    assert result.exit_code == 2 and "give another --out" in result.stderr
+
+
+def test_an_answer_that_stands_twice_counts_once(prompts: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "run", tmp_path / "out"
+    assert run("eval", prompts, folder).exit_code == 0
+    raw = (folder / "results.jsonl").read_text()
+    stray = {**answers(folder)[0], "arm": "nobody's"}
+    (folder / "results.jsonl").write_text(raw + raw + json.dumps(stray) + "\n")
+    assert judged(folder, out).exit_code == 0
+    assert len(answers(out)) == len(raw.splitlines())
+
+
+def change(folder: Path, questions: Any = None, **run_of: Any) -> None:
+    """Spoil the manifest of a run."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["questions"] = manifest["questions"] if questions is None else questions
+    manifest["run"] |= run_of
+    path.write_text(json.dumps(manifest))
+
+
+HALF = "\ud800"
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        *({"questions": each} for each in (3, {}, {"a": 1}, {"a": [{"role": "user"}]}, {"a": [1]})),
+        *({"prefill": each} for each in (None, 3, [])),
+        *({"arms": each} for each in (None, 3, ["vanilla"])),
+        *({"prompt_ids": each} for each in (None, 3, [3], ["away"])),
+        *({"judges": each} for each in (None, [], {}, {"": "0"}, {" ": "0"}, {"steering": 3})),
+        *({"judges_of_pairs": each} for each in (3, {"": "0"}, {"llm": None})),
+        *({"steering_models": each} for each in (3, [3])),
+        {"prompts": HALF},
+        {"prompts": float("nan")},
+    ],
+)
+def test_a_spoilt_manifest_is_an_error_of_its_own(
+    spoilt: dict[str, Any], prompts: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    assert run("eval", prompts, folder).exit_code == 0
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["questions"] = questions
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert run("eval", prompts, folder, "--method", "vanilla").exit_code == 0
+    change(folder, **spoilt)
     result = judged(folder, tmp_path / "out")
-    assert result.exit_code == 1 and "does not say what was asked" in result.stderr
+    assert result.exit_code == 1, result.stderr
+    assert "manifest.json: not the manifest of a run of this version" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("key", ["arm", "prompt_id", "cohort", "text", "rewards"])
+@pytest.mark.parametrize("value", [None, 1.5])
+def test_a_spoilt_answer_is_an_error_of_its_own(
+    key: str, value: object, prompts: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    assert run("eval", prompts, folder, "--method", "vanilla").exit_code == 0
+    lines = answers(folder)
+    lines[1][key] = value
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = judged(folder, tmp_path / "out")
+    assert result.exit_code == 1 and "results.jsonl:2: not an answer" in result.stderr

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from stars_local.core.doubles import TableReward
 from stars_local.core.errors import UsageError
 from stars_local.core.records import Prompt, Reward, RewardInfo, Scores
-from stars_local.reward.combine import CombinedReward, Gate, Term, parse_gate, parse_reward
+from stars_local.reward.combine import (
+    CombinedReward,
+    Gate,
+    Term,
+    digests_of,
+    parse_gate,
+    parse_reward,
+)
 
 PROMPT = Prompt("p", text="x")
 numbers = st.floats(-5, 5, allow_nan=False)
@@ -138,3 +145,13 @@ def test_senseless_gates_are_usage_errors(text: str) -> None:
 def test_a_minus_infinite_bound_is_refused_rather_than_ignored() -> None:
     with pytest.raises(UsageError):
         parse_gate(f"harmless>={-math.inf}")
+
+
+def test_a_combination_is_known_by_each_of_its_models() -> None:
+    one, other = two_axes(1.0, 2.0), two_axes(3.0, 4.0)
+    both = CombinedReward(
+        {"a": one, "b": other}, [Term("a", "helpful", 1.0), Term("b", "helpful", 1.0)]
+    )
+    digests = digests_of(both)
+    assert {both.info.sha256, one.info.sha256, other.info.sha256} == digests
+    assert digests_of(one) == {one.info.sha256}
