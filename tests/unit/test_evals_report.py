@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stars_local.cli.eval import _show
+from stars_local.cli.eval import show_summary
 from stars_local.core.errors import DataError
 from stars_local.evals.records import RESULTS, read_lines, to_text
 from stars_local.evals.report import write_report
@@ -177,7 +177,7 @@ def test_the_steering_reward_never_stands_unmarked(
     written: tuple[str, str, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     page, markdown, data = written
-    _show(data["summary"])
+    show_summary(data["summary"])
     shown = capsys.readouterr().out
     assert "stars over vanilla by steering (optimised): " in shown
     assert "over vanilla by other: " in shown

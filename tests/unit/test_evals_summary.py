@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stars_local.cli.eval import _show
+from stars_local.cli.eval import show_summary
 from stars_local.evals.examples import question_text
 from stars_local.evals.facts import run_table
 from stars_local.evals.summary import summarise
@@ -38,7 +38,7 @@ def line(arm: str, cohort: int = 0, prompt: str = "p", **more: Any) -> dict[str,
 def test_a_pair_without_any_verdict_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line("vanilla"), line("stars")]
     nothing = [Verdict("llm x", "p", "stars", "vanilla", None, (1.0, -1.0), "t")]
-    _show(summarise(lines, verdicts=nothing))
+    show_summary(summarise(lines, verdicts=nothing))
     assert "stars over vanilla by llm x: –" in capsys.readouterr().out
 
 
