@@ -64,7 +64,7 @@ class Teacher:
 def features(
     model: States, pair: Pair, *, max_prompt_tokens: int, max_response_tokens: int
 ) -> tuple[Array, Array]:
-    """Of the chosen and of the rejected response: the state before it, its mean, its last one.
+    """Of the chosen and of the rejected response: the mean of its states, then the last of them.
 
     The prompt keeps its last tokens, the response its first ones.
     """
