@@ -3,6 +3,7 @@
 #   DATA       folder with hh-rlhf/, harmful-questions/, jailbreakbench/
 #   IMDB       CSV with `text` and `label`, reviews (prompts), and IMDB_SOLVE, IMDB_CHECK: others
 #   JUDGE      folder of an independent reward model with the axis `preferred`
+#   HELPFUL    folder of an independent reward model with the axis `helpful`
 #   SENTIMENT  folder of an independent reward model with the axis `sentiment`
 #   MODEL      a GGUF file;  OUT: folder of the runs
 # Stopped, it goes on with the same command. Names of runs may follow; default: all of them.
@@ -23,7 +24,7 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill}; do
     harmless) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
         --judge refusal --arms scripts/results.toml \
         --method stars:threshold_from=prompt,reward_threshold=-0.4 ;;
-    helpful) compare "$run" "$DATA/hh-rlhf/helpful-base/test.jsonl.gz" "$JUDGE" \
+    helpful) compare "$run" "$DATA/hh-rlhf/helpful-base/test.jsonl.gz" "${HELPFUL:?}" \
         --reward helpful=1 --arms scripts/results.toml ;;
     harmfulqa) compare "$run" "$DATA/harmful-questions/harmfulqa.json" "$JUDGE" \
         --judge refusal --arms scripts/results.toml ;;
