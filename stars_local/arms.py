@@ -21,8 +21,8 @@ from stars_local.core.errors import UsageError
 from stars_local.core.methods.registry import parse_method
 from stars_local.core.ports import RewardModel
 from stars_local.core.records import Prompt
+from stars_local.evals.judges import STEERING, is_steering
 from stars_local.evals.runner import Arm, Plan
-from stars_local.evals.summary import STEERING
 from stars_local.method_settings import Thresholds, recorded_params, spec_of
 from stars_local.output import versions
 from stars_local.settings import AUTO, OPTIONS, Settings
@@ -193,13 +193,17 @@ def make_plan(
     about: Mapping[str, Any],
 ) -> Plan:
     """The plan of a run; the steering model is the first judge, and said to be it."""
+    from stars_local.reward.combine import digests_of
+
+    scored = {STEERING: steering, **judges}
+    steerers = [digests_of(model) for name, model in scored.items() if is_steering(name)]
     machine = {"platform": platform.platform(), "processor": platform.machine()}
     return Plan(
         tuple(arms),
         tuple(prompts),
-        {STEERING: steering, **judges},
+        scored,
         cohort,
-        {**about, "versions": versions()},
+        {**about, "steering_models": sorted(set().union(*steerers)), "versions": versions()},
         machine,
     )
 

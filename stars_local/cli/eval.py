@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -180,11 +179,9 @@ def draw_arms(
             "prefill": request.prefill,
             "suffix": request.suffix,
             "steering": steering[1].info.axis,
-            "steering_models": sorted(
-                {digest for _, model in (steering, *others) for digest in digests_of(model)}
-            ),
         }
-        judges = open_judges(request.judges, about["steering_models"], settings.threads or 0)
+        steerers = {digest for _, model in (steering, *others) for digest in digests_of(model)}
+        judges = open_judges(request.judges, steerers, settings.threads or 0)
         about |= judges.recorded()
         if found.labels:
             about["labels"] = found.labels
@@ -192,24 +189,21 @@ def draw_arms(
         plan = arms.make_plan(made, found.prompts, steering[1], single, request.cohort, about)
         folders = [request.out, request.out / SECOND][: request.turns]
         show_estimate(plan, folders, part, opened.get(next(iter(named.values()))))
-        lines = _run(plan, request.out, part, found, request.margin, judges)
+        lines = _run(plan, request.out, part, request.margin, judges)
         if request.turns == 2:
             second = second_turn(plan, found.later_turns, lines)
-            _run(second, folders[1], part, found, request.margin, Judges())
+            _run(second, folders[1], part, request.margin, Judges())
         return lines, found
     finally:
         judges.close()
         opened.close()
 
 
-def _run(
-    plan: Plan, out: Path, shard: Shard, found: PromptSet, margin: float, judges: Judges
-) -> list[Line]:
+def _run(plan: Plan, out: Path, shard: Shard, margin: float, judges: Judges) -> list[Line]:
     """Draw what is missing, show how long is left by arm, and write the summary."""
     from stars_local.cli.progress import stages
-    from stars_local.evals.records import SUMMARY, write_atomically
     from stars_local.evals.runner import run
-    from stars_local.evals.summary import summarise
+    from stars_local.evals.summary import sum_up
 
     sizes = [len(group) for k, group in enumerate(plan.cohorts()) if shard.has(k)]
     total = sum(sizes)
@@ -227,10 +221,7 @@ def _run(
                 advance(line["arm"], done[line["arm"]], total)
         asked = {prompt.id: prompt for prompt in plan.prompts}
         verdicts = list(verdicts_on(judges, lines, asked, out, advance))
-    params = {arm.name: arm.params for arm in plan.arms}
-    summary = summarise(lines, found.labels, margin=margin, verdicts=verdicts, params=params)
-    write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    show_summary(summary)
+    show_summary(sum_up(out, lines, plan.manifest()["run"], verdicts, margin))
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -38,9 +37,8 @@ def judge(
     from stars_local.cli.judges import open_judges
     from stars_local.cli.progress import stages
     from stars_local.core.errors import UsageError
-    from stars_local.evals.records import SUMMARY, write_atomically
     from stars_local.evals.rejudge import judged_manifest, read_run, rejudge
-    from stars_local.evals.summary import summarise
+    from stars_local.evals.summary import sum_up
     from stars_local.evals.verdicts import read_verdicts
 
     if not judge:
@@ -62,12 +60,4 @@ def judge(
             list(verdicts_on(judges, lines, finished.prompts, out, advance))
     finally:
         judges.close()
-    summary = summarise(
-        lines,
-        finished.manifest["run"].get("labels"),
-        margin=margin,
-        verdicts=read_verdicts(out),
-        params=finished.manifest["run"]["arms"],
-    )
-    write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    show_summary(summary)
+    show_summary(sum_up(out, lines, wanted["run"], read_verdicts(out), margin))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stars_local.core.errors import UsageError
-from stars_local.evals.judges import STEERING
+from stars_local.evals.judges import STEERING, LogprobJudge, RefusalJudge
 
 if TYPE_CHECKING:
     from stars_local.core.ports import RewardModel
@@ -19,11 +19,13 @@ KINDS = "reward:DIR, refusal, llm:GGUF or perplexity:GGUF"
 
 @dataclass(slots=True)
 class Judges:
-    """Open judges by the name they have in results: of single answers, and of pairs."""
+    """Open judges by the name they have in results: of single answers, and of pairs. taken: names
+    that others have."""
 
     single: dict[str, RewardModel] = field(default_factory=dict)
     pairs: dict[str, GivesNextWords] = field(default_factory=dict)
     unloads: list[Callable[[], None]] = field(default_factory=list)
+    taken: Collection[str] = ()
 
     def recorded(self) -> dict[str, Any]:
         """What a run's manifest says of the judges of pairs; those of answers are in its plan."""
@@ -58,11 +60,11 @@ def open_judges(
     threads: of the language models, 0 for every core. taken: names that others have.
     """
     check_judges(texts)
-    judges = Judges()
+    judges = Judges(taken=taken)
     try:
         for text in texts:
             kind, _, path = text.partition(":")
-            _open_one(kind, path, judges, steering, threads, {STEERING, *taken})
+            _open_one(kind, path, judges, steering, threads)
     except BaseException:
         judges.close()
         raise
@@ -70,12 +72,7 @@ def open_judges(
 
 
 def _open_one(
-    kind: str,
-    path: str,
-    judges: Judges,
-    steering: Collection[str],
-    threads: int,
-    taken: Collection[str],
+    kind: str, path: str, judges: Judges, steering: Collection[str], threads: int
 ) -> None:
     if kind == "reward":
         from stars_local.reward.resolve import open_reward
@@ -86,35 +83,32 @@ def _open_one(
                 f"--judge reward:{path} is the model that steers (sha256 "
                 f"{model.info.sha256[:12]}): give one that had no part in the answers"
             )
-        _add(judges, model.info.name, model, taken)
+        _add(judges, model.info.name, model)
     elif kind == "refusal":
-        from stars_local.evals.judges import RefusalJudge
-
-        _add(judges, RefusalJudge().info.name, RefusalJudge(), taken)
+        _add(judges, RefusalJudge().info.name, RefusalJudge())
     elif kind == "perplexity":
         from stars_local.catalog.same_file import the_file_that_came
-        from stars_local.evals.judges import LogprobJudge
         from stars_local.llama.judging import TextLikelihood
 
         likelihood = TextLikelihood(the_file_that_came(Path(path)), n_threads=threads)
         judges.unloads.append(likelihood.unload)
         judge = LogprobJudge(likelihood)
-        _add(judges, judge.info.name, judge, taken)
+        _add(judges, judge.info.name, judge)
     else:
         from stars_local.catalog.same_file import the_file_that_came
         from stars_local.llama.judging import NextWords
 
         words = NextWords(the_file_that_came(Path(path)), n_threads=threads)
         judges.unloads.append(words.unload)
-        name = _free(judges, f"llm {words.info.name}", words.info.sha256, taken)
+        name = _free(judges, f"llm {words.info.name}", words.info.sha256)
         judges.pairs[name] = words
 
 
-def _add(judges: Judges, name: str, model: RewardModel, taken: Collection[str]) -> None:
-    judges.single[_free(judges, name, model.info.sha256, taken)] = model
+def _add(judges: Judges, name: str, model: RewardModel) -> None:
+    judges.single[_free(judges, name, model.info.sha256)] = model
 
 
-def _free(judges: Judges, name: str, sha256: str, taken: Collection[str]) -> str:
+def _free(judges: Judges, name: str, sha256: str) -> str:
     """A name that no judge has yet: two models may call themselves alike."""
-    free = name not in {*taken, *judges.single, *judges.pairs}
+    free = name not in {STEERING, *judges.taken, *judges.single, *judges.pairs}
     return name if free else f"{name} {sha256[:6]}"

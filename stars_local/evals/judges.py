@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from stars_local.core.ports import RewardModel
 from stars_local.core.records import ModelInfo, Prompt, Reward, RewardInfo, Scores
 from stars_local.evals.refusals import PHRASES, WINDOW, is_refusal
 
@@ -26,6 +27,11 @@ class GivesLogprobs(Protocol):
     @property
     def info(self) -> ModelInfo: ...
     def logprobs(self, prompt: Prompt, response: str) -> Sequence[float]: ...
+
+
+def rewards_of(judges: Mapping[str, RewardModel], prompt: Prompt, text: str) -> dict[str, float]:
+    """What each judge says of one answer, which it is asked about alone."""
+    return {name: judge.score([(prompt, text)]).rewards[0].value for name, judge in judges.items()}
 
 
 def quality_judge(names: Sequence[str]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from stars_local.core.errors import UsageError
 from stars_local.evals.records import (
     RESULTS,
-    SUMMARY,
     Line,
     claim,
     need_every_answer,
@@ -19,7 +17,7 @@ from stars_local.evals.records import (
     to_text,
     write_atomically,
 )
-from stars_local.evals.summary import summarise
+from stars_local.evals.summary import sum_up
 from stars_local.evals.turns import SECOND
 from stars_local.evals.verdicts import append_verdict, read_verdicts
 
@@ -61,12 +59,4 @@ def merge_runs(shards: Sequence[Path], out: Path, *, margin: float = 0.0) -> dic
     verdicts = [each for folder in shards for each in read_verdicts(folder)]
     for verdict in verdicts:
         append_verdict(out, verdict)
-    summary = summarise(
-        ordered,
-        run.get("labels"),
-        margin=margin,
-        verdicts=read_verdicts(out),
-        params=run["arms"],
-    )
-    write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    return summary
+    return sum_up(out, ordered, run, read_verdicts(out), margin)

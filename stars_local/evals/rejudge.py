@@ -12,7 +12,7 @@ from stars_local.core.errors import DataError, UsageError
 from stars_local.core.plain import finite
 from stars_local.core.ports import RewardModel
 from stars_local.core.records import Message, Prompt
-from stars_local.evals.judges import is_steering
+from stars_local.evals.judges import is_steering, rewards_of
 from stars_local.evals.records import (
     MANIFEST,
     RESULTS,
@@ -98,18 +98,17 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
 def _prompts(manifest: Mapping[str, Any]) -> dict[str, Prompt]:
     """The prompts by id, as judges were asked with."""
     prefill = manifest["run"].get("prefill", "")
+    if not isinstance(prefill, str):
+        raise ValueError("the prefill is no text")
     found = {}
     for name, asked in manifest["questions"].items():
-        said = (
-            ()
-            if isinstance(asked, str)
-            else tuple((each["role"], each["content"]) for each in asked)
-        )
-        if not all(isinstance(part, str) for pair in (*said, (prefill,)) for part in pair):
+        if isinstance(asked, str):
+            found[name] = Prompt(name, text=asked, prefill=prefill)
+            continue
+        said = tuple(Message(each["role"], each["content"]) for each in asked)
+        if not all(isinstance(part, str) for each in said for part in (each.role, each.content)):
             raise ValueError("it does not say what was asked")
-        messages = tuple(Message(role, content) for role, content in said)
-        text = asked if isinstance(asked, str) else None
-        found[name] = Prompt(name, messages, text=text, prefill=prefill)
+        found[name] = Prompt(name, said, prefill=prefill)
     return found
 
 
@@ -152,10 +151,7 @@ def rejudge(
             yield line
         for key, line in run.lines.items():
             if key not in done:
-                item = (run.prompts[line["prompt_id"]], line["text"])
-                more = {
-                    name: finite(judge.score([item]).rewards[0].value)
-                    for name, judge in judges.items()
-                }
-                file.append(new := {**line, "rewards": {**line["rewards"], **more}})
+                more = rewards_of(judges, run.prompts[line["prompt_id"]], line["text"])
+                plain = {name: finite(value) for name, value in more.items()}
+                file.append(new := {**line, "rewards": {**line["rewards"], **plain}})
                 yield new

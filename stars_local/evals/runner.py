@@ -21,6 +21,7 @@ from stars_local.core.errors import UsageError
 from stars_local.core.events import Finished, Judged
 from stars_local.core.ports import RewardModel
 from stars_local.core.records import Attempt, Prompt
+from stars_local.evals.judges import rewards_of
 from stars_local.evals.records import SCHEMA, Line, ResultsFile, answer_line, claim, held
 
 
@@ -161,10 +162,7 @@ def _cohort(
                 # an attempt that is forced in the end is reported a second time: the last counts
                 attempts[place][event.attempt.segment, event.attempt.index] = event.attempt
             elif isinstance(event, Finished):
-                rewards = {
-                    name: judge.score([(prompts[place], event.result.text)]).rewards[0].value
-                    for name, judge in judges.items()
-                }
+                rewards = rewards_of(judges, prompts[place], event.result.text)
                 fates = [attempts[place][key] for key in sorted(attempts[place])]
                 result = replace(event.result, elapsed_s=max(0.0, event.result.elapsed_s - away_s))
                 line = answer_line(arm.name, index, result, rewards, fates)

@@ -5,20 +5,21 @@ The steering model's rewards are what the methods optimise; the other judges are
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from stars_local.core.plain import finite
 from stars_local.core.progress import OnProgress, silent
 from stars_local.evals import metrics
 from stars_local.evals.difficulty import by_difficulty
-from stars_local.evals.judges import STEERING as STEERING
 from stars_local.evals.judges import is_logprob
 from stars_local.evals.lengths import by_length
 from stars_local.evals.pairs import baselines, pairs_of, plain
-from stars_local.evals.records import Line
+from stars_local.evals.records import SUMMARY, Line, write_atomically
 from stars_local.evals.refusals import is_refusal
 from stars_local.evals.verdicts import Verdict
 
@@ -68,6 +69,21 @@ def summarise(
         "difficulty": by_difficulty(by_arm),
         "pairs": pairs_of(by_arm, judges_of(lines), margin, verdicts, advance),
     }
+
+
+def sum_up(
+    out: Path,
+    lines: Sequence[Line],
+    run: Mapping[str, Any],
+    verdicts: Sequence[Verdict],
+    margin: float,
+) -> dict[str, Any]:
+    """The summary of a run, written to its folder. run: what its manifest says of it."""
+    summary = summarise(
+        lines, run.get("labels"), margin=margin, verdicts=verdicts, params=run["arms"]
+    )
+    write_atomically(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    return summary
 
 
 def _model(params: Mapping[str, Any]) -> str | None:

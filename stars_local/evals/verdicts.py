@@ -20,6 +20,7 @@ from typing import Protocol
 
 from stars_local.core.errors import DataError
 from stars_local.core.records import Message, ModelInfo, Prompt
+from stars_local.core.strict_json import parse_json
 from stars_local.evals.records import Line
 
 VERDICTS = "verdicts.jsonl"
@@ -142,7 +143,7 @@ def read_verdicts(folder: Path) -> list[Verdict]:
     found: dict[tuple[str, ...], Verdict] = {}
     for raw in path.read_bytes().splitlines():
         try:
-            values = json.loads(raw)
+            values = parse_json(raw)
             each = Verdict(**{**values, "log_odds": tuple(values["log_odds"])})
         except (ValueError, TypeError, KeyError):
             continue
