@@ -85,7 +85,7 @@ def from_bytes(data: bytes, where: str) -> list[Item]:
         folded = [item.name.casefold() for item in items]
         if len(set(folded)) != len(folded):
             raise ValueError("two members of one name")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{where}: not a manifest of a bundle: {error}") from error
     return items
 

@@ -216,12 +216,13 @@ def _cost(
     from stars_local.quants.timing import time_model
 
     model, layout = opened.get(settings).language, opened.layout(settings)
-    about = [sha256, run.cohort, _width(settings), *dataclasses.astuple(layout), model.n_threads]
+    width = int(settings.width)  # of an arm: `auto` was settled
+    about = [sha256, run.cohort, width, *dataclasses.astuple(layout), model.n_threads]
     kept = run.out / f"cost-{_key(platform.node(), build(), settings.gpu_layers, *about)}.json"
     if kept.exists():
         return _kept(kept)
     run.say(f"{path.stem} timed", 0, 1)
-    speed = time_model(model, width=_width(settings), n_prompts=run.cohort)
+    speed = time_model(model, width=width, n_prompts=run.cohort)
     run.say(f"{path.stem} timed", 1, 1)
     header = check_gguf(path)  # and is it there still
     after, n_bytes = anonymous_bytes(), header.n_file_bytes
@@ -235,11 +236,6 @@ def _cost(
     }
     _keep(kept, cost)
     return cost
-
-
-def _width(settings: Settings) -> int:
-    """Attempts of a prompt that are drawn together; many prompts leave `auto` nothing to widen."""
-    return 1 if settings.width == "auto" else int(settings.width)
 
 
 def _key(*about: object) -> str:
