@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from stars_local.core.doubles import EnumerableModel, TableReward
 from stars_local.core.errors import CalibrationError, UsageError
 from stars_local.core.methods.registry import METHODS
 from stars_local.core.ports import Order
-from stars_local.core.records import Proposal, Scores
+from stars_local.core.records import Proposal
 from stars_local.settings import Settings
+from tests.support.laws import Gated
 
 runner = CliRunner()
 CALIBRATED = ["--alpha", "0.5", "--beta", "0.5", "--reward-threshold", "2"]
@@ -127,13 +127,7 @@ def test_events_are_the_attempts_and_then_the_object(model: Language) -> None:
 def test_events_say_every_axis_and_whether_the_gates_passed(
     model: Language, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Gated(TableReward):
-        def score(self, items: Any) -> Scores:
-            scores = super().score(items)
-            passed = (replace(each, passed=each.value >= 4) for each in scores.rewards)
-            return replace(scores, rewards=tuple(passed))
-
-    gated = Gated(lambda text: float(text.count("a")))
+    gated = Gated(lambda text: float(text.count("a")), lambda text: text.count("a") >= 4)
     monkeypatch.setattr(compose, "open_reward_model", lambda _: gated)
     lines = [json.loads(line) for line in run("hello", "--events").stdout.splitlines()]
     judged = [line for line in lines if line.get("outcome") in ("accepted", "rejected")]

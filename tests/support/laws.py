@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from scipy.stats import chi2
 
@@ -13,7 +13,7 @@ from stars_local.core.doubles import EnumerableModel, TableReward
 from stars_local.core.driver import Driver, Task
 from stars_local.core.events import Event, Finished
 from stars_local.core.methods import Context
-from stars_local.core.records import Prompt, Result
+from stars_local.core.records import Prompt, Result, Scores
 from stars_local.core.requests import Steps
 from stars_local.core.seeds import SeedSource
 from stars_local.core.thresholds import Threshold
@@ -33,14 +33,30 @@ def letters_model(*, max_branches: int = 256, n_ctx: int = 4096) -> EnumerableMo
     return EnumerableModel("abc", distribution, n_ctx=n_ctx, max_branches=max_branches)
 
 
-def letters_reward() -> TableReward:
+class Gated(TableReward):
+    """A table's rewards under a gate that only some texts pass."""
+
+    def __init__(self, value: Callable[[str], float], passes: Callable[[str], bool]) -> None:
+        super().__init__(value)
+        self._passes = passes
+
+    def score(self, items: Sequence[tuple[Prompt, str]]) -> Scores:
+        """The rewards, each with whether its text passes."""
+        plain = super().score(items)
+        pairs = zip(plain.rewards, items, strict=True)
+        found = tuple(replace(each, passed=self._passes(text)) for each, (_, text) in pairs)
+        return replace(plain, rewards=found)
+
+
+def letters_value(text: str) -> float:
     """Likes a and dislikes c, early ones more; not monotone in length."""
     worth = {"a": 0.9, "b": 0.1, "c": -0.8}
+    return sum(worth.get(char, 0.0) / (1 + place / 4) for place, char in enumerate(text))
 
-    def value(text: str) -> float:
-        return sum(worth.get(char, 0.0) / (1 + place / 4) for place, char in enumerate(text))
 
-    return TableReward(value)
+def letters_reward() -> TableReward:
+    """The letters' values as a reward model."""
+    return TableReward(letters_value)
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,27 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from stars_local.core.boundaries import BoundaryKind
-from stars_local.core.doubles import TableReward
 from stars_local.core.driver import Driver, Task
 from stars_local.core.events import Finished, Judged, Kept
 from stars_local.core.methods import Context
 from stars_local.core.methods.registry import METHODS, MethodParams, build
-from stars_local.core.records import Finish, Outcome, Prompt, Result, Scores
+from stars_local.core.records import Finish, Outcome, Prompt, Result
 from stars_local.core.seeds import SeedSource
 from stars_local.core.thresholds import Schedule
-from tests.support.laws import answer, letters_model, letters_reward, run_events
+from tests.support.laws import (
+    Gated,
+    answer,
+    letters_model,
+    letters_reward,
+    letters_value,
+    run_events,
+)
 
 MAX_NEW = 14
 PARAMS = MethodParams(
@@ -170,21 +175,6 @@ def test_quantiles_go_by_tokens_whatever_the_segments_are(name: str, own: dict[s
     assert len(met) > 1
 
 
-class Gated(TableReward):
-    """The letters' reward under a gate that only some texts pass, the best ones seldom."""
-
-    def __init__(self, passes: Callable[[str], bool]) -> None:
-        super().__init__(lambda _: 0.0)
-        self._passes = passes
-
-    def score(self, items: Sequence[tuple[Prompt, str]]) -> Scores:
-        """The rewards, each with whether its text passes."""
-        plain = letters_reward().score(items)
-        pairs = zip(plain.rewards, items, strict=True)
-        rewards = tuple(replace(each, passed=self._passes(text)) for each, (_, text) in pairs)
-        return Scores(rewards, plain.n_batches, plain.n_tokens)
-
-
 STEERED = [name for name in ALL if METHODS[name].scores]
 
 
@@ -195,7 +185,7 @@ def test_what_fails_its_gates_is_never_accepted(name: str, width: int) -> None:
         method = build(name, PARAMS)
         result = answer(
             letters_model(),
-            Gated(lambda _: False),
+            Gated(letters_value, lambda _: False),
             method,
             seed=seed,
             max_new_tokens=MAX_NEW,
@@ -211,7 +201,7 @@ def test_an_attempt_that_passes_goes_before_any_that_fails(name: str, width: int
     for seed in range(40):
         events = run_events(
             letters_model(),
-            Gated(lambda text: text.count("c") > text.count("a")),
+            Gated(letters_value, lambda text: text.count("c") > text.count("a")),
             build(name, replace(PARAMS, reward_threshold=-math.inf)),
             seed,
             max_new_tokens=MAX_NEW,
@@ -237,7 +227,7 @@ def test_stopping_draws_on_until_an_attempt_passes() -> None:
     for seed in range(20):
         forced = answer(
             letters_model(),
-            Gated(lambda _: False),
+            Gated(letters_value, lambda _: False),
             build("stopping", dear),
             seed=seed,
             max_new_tokens=MAX_NEW,
@@ -245,7 +235,7 @@ def test_stopping_draws_on_until_an_attempt_passes() -> None:
         assert {segment.n_attempts for segment in forced.segments} == {7}
         events = run_events(
             letters_model(),
-            Gated(lambda text: text.endswith("c")),
+            Gated(letters_value, lambda text: text.endswith("c")),
             build("stopping", dear),
             seed,
             max_new_tokens=MAX_NEW,

@@ -6,8 +6,7 @@ import functools
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 
@@ -20,9 +19,7 @@ from stars_local.core.methods.stopping import (
     price_of_attempts,
     stopping,
 )
-from stars_local.core.ports import Scores
-from stars_local.core.records import Prompt
-from tests.support.laws import answer
+from tests.support.laws import Gated, answer
 
 NORMAL = statistics.NormalDist()
 LETTERS = "abcdefgh"
@@ -129,16 +126,11 @@ def test_attempts_that_fail_their_gates_earn_nothing(price: float, budget: float
     model = EnumerableModel(letters, lambda _: (*([1 / 16] * 16), 0.0))
     table = dict(zip(LETTERS, VALUES, strict=True))
 
-    class Gated(TableReward):
-        def score(self, items: Sequence[tuple[Prompt, str]]) -> Scores:
-            plain = super().score(items)
-            passed = [text[-1:].islower() for _, text in items]
-            found = [replace(r, passed=p) for r, p in zip(plain.rewards, passed, strict=True)]
-            return replace(plain, rewards=tuple(found))
+    def value(text: str) -> float:
+        return table[text[-1].lower()] if text else 0.0
 
     def attempts(gated: bool, price: float, budget: float | None) -> float:
-        kind = Gated if gated else TableReward
-        reward = kind(lambda text: table[text[-1].lower()] if text else 0.0)
+        reward = Gated(value, lambda text: text[-1:].islower()) if gated else TableReward(value)
         params = StoppingParams(price, 1.0, Segmentation(1), 200, budget)
         return statistics.fmean(
             answer(
