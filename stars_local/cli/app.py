@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from stars_local.cli.lazy import Debug, LazyGroup, Target
+from stars_local.core.interrupts import hear_interrupts
 
 
 class _Root(LazyGroup):
@@ -70,4 +71,5 @@ def root(
 
 def main() -> None:
     """The console script: exits with 0 done, 1 our error, 2 usage, 130 interrupted."""
+    hear_interrupts()
     app()

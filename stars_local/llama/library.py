@@ -6,14 +6,14 @@ display. Ours keeps the last lines of warnings and errors, so that a refusal can
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import functools
-import sys
 import threading
 from collections import deque
 from types import ModuleType
 from typing import Any
+
+from stars_local.core.interrupts import hear_interrupts
 
 _WARN, _ERROR, _CONT = 3, 4, 5  # ggml_log_level
 _MAX_LINES = 32
@@ -45,25 +45,12 @@ def native() -> ModuleType:
     global _callback
     from llama_cpp import llama_cpp
 
-    _hear_interrupts()
+    hear_interrupts()  # one may fall into the log's callback
     _callback = llama_cpp.llama_log_callback(_record)
     llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     module: ModuleType = llama_cpp
     return module
-
-
-def _hear_interrupts() -> None:
-    """A Ctrl-C that falls into the log's callback would be printed and lost: tell it once more."""
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(0.01, _thread.interrupt_main).start()
-        else:
-            before(unraisable)
-
-    sys.unraisablehook = hook
 
 
 def forget_log() -> None:
