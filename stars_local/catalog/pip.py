@@ -1,9 +1,8 @@
-"""pip, in a process of its own that never outlives this one's SIGTERM."""
+"""pip, in a process of its own that never outlives this one."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import signal
 import subprocess
@@ -16,10 +15,17 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from stars_local.core.children import child_command, child_environment, lifeline
 from stars_local.core.errors import NetworkError
 
 _RESUMES_SINCE = (25, 1)
 _TRIES = "5"
+_PROGRAM = """
+from stars_local.core.children import end_with_parent
+end_with_parent()
+import runpy
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 
 
 class _Terminated(BaseException):
@@ -54,26 +60,29 @@ def unwinding_on_sigterm() -> Iterator[None]:
 def run_pip(
     arguments: Sequence[str], scratch: Path, *, into: IO[str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m pip` with `scratch` for its own temporary files.
+    """Run pip, asking nothing, with `scratch` for its own temporary files.
 
     into: where it may write as it goes; without one what it says is in the result. Raises
-    NetworkError where this Python has no pip. pip is gone when this returns or raises.
+    NetworkError where this Python has no pip. pip is gone when this returns or
+    raises, and when this process is killed meanwhile.
     """
     if importlib.util.find_spec("pip") is None:
         raise NetworkError(
             f"{sys.executable} has no pip, which fetches packages: 'python -m ensurepip' adds it"
         )
     kept = subprocess.PIPE if into is None else into
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pip", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=kept,
-        stderr=subprocess.PIPE if into is None else None,
-        text=True,
-        errors="replace",
-        env={**os.environ, "TMPDIR": str(scratch)},
-    )
-    with process:
+    with (
+        lifeline() as held,
+        subprocess.Popen(
+            child_command(_PROGRAM, *arguments),
+            stdin=held,
+            stdout=kept,
+            stderr=subprocess.PIPE if into is None else None,
+            text=True,
+            errors="replace",
+            env={**child_environment(gpu=True), "TMPDIR": str(scratch)},
+        ) as process,
+    ):
         try:
             said, complained = process.communicate()
         except BaseException:

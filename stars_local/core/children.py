@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import _thread
 import os
-import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def die_with_parent() -> None:
-    """In a child: be killed when the process that started it ends, however it does.
+@contextmanager
+def lifeline() -> Iterator[int]:
+    """A file descriptor to give a child as its stdin, for `end_with_parent`.
 
-    Linux alone can promise that; elsewhere a child whose parent was killed goes on to its end.
+    Nothing is ever written to it: it ends when this process does, by whatever signal.
     """
-    if sys.platform == "linux":
-        import ctypes
+    reading, writing = os.pipe()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        os.close(writing)
 
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+
+def end_with_parent() -> None:
+    """In a child whose stdin is a `lifeline`: end when the process that started it has ended."""
+
+    def watch() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    _thread.start_new_thread(watch, ())
 
 
 def child_command(program: str, *arguments: str) -> list[str]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from stars_local.core.children import child_command, child_environment
+from stars_local.core.children import child_command, child_environment, lifeline
 from stars_local.core.errors import ModelError, UsageError
 from stars_local.core.files import appearing_by_name
 from stars_local.llama.gguf_check import check_gguf
@@ -86,9 +86,10 @@ def quantise_into(
 def _run(order: dict[str, object], source: Path, quant: str, on_progress: OnTensors | None) -> None:
     with (
         tempfile.TemporaryFile() as said,
+        lifeline() as held,
         subprocess.Popen(
             child_command(_PROGRAM, json.dumps(order)),
-            stdin=subprocess.DEVNULL,
+            stdin=held,
             stdout=subprocess.PIPE,
             stderr=said,
             env=child_environment(gpu=False),  # quantising is done on the CPU

@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stars_local.core.children import die_with_parent
+from stars_local.core.children import end_with_parent
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 
 
 def main() -> None:
     """Do the order and exit."""
-    die_with_parent()
+    end_with_parent()
     order = json.loads(sys.argv[1])
     try:
         done = _quantise(order)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from stars_local.core.children import child_command, child_environment
+from stars_local.core.children import child_command, child_environment, lifeline
 
 
 def _said(program: str, *arguments: str, folder: Path) -> str:
@@ -42,3 +43,38 @@ def test_devices_are_hidden_from_those_that_need_none(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert child_environment(gpu=gpu)["CUDA_VISIBLE_DEVICES"] == ("1" if gpu else "")
+
+
+_PARENT = """
+import subprocess, sys
+from stars_local.core.children import child_command, child_environment, lifeline
+program = "from stars_local.core.children import end_with_parent as f; f(); print('up', flush=True)"
+with lifeline() as held, subprocess.Popen(
+    child_command(program + "; import time; time.sleep(60)"), stdin=held,
+    env=child_environment(gpu=False),
+) as child:
+    child.wait()
+"""
+
+
+def test_a_child_ends_with_its_parent_however_that_ends() -> None:
+    with subprocess.Popen([sys.executable, "-c", _PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"up\n"
+        parent.kill()
+        assert parent.stdout.read() == b"", "ends when the child, which holds it too, has ended"
+
+
+def test_a_child_that_ends_first_is_not_disturbed() -> None:
+    program = "from stars_local.core.children import end_with_parent; end_with_parent(); print(1)"
+    for _ in range(5):
+        with lifeline() as held:
+            done = subprocess.run(
+                child_command(program),
+                stdin=held,
+                env=child_environment(gpu=False),
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        assert (done.stdout, done.stderr) == ("1\n", "")
