@@ -106,12 +106,8 @@ def curves(arms: Mapping[str, Any], judge: str) -> dict[str, tuple[int, Points]]
 def _quality(axes: Any, arms: Mapping[str, Any], judge: str) -> None:
     for name, (place, points) in curves(arms, judge).items():
         x = [tokens for tokens, _ in points]
-        y = [each["value"] for _, each in points]
-        errors = [
-            [each["value"] - each["low"] for _, each in points],
-            [each["high"] - each["value"] for _, each in points],
-        ]
-        axes.errorbar(x, y, yerr=errors, capsize=3, label=name, **line_style(place))
+        means = [mean for _, mean in points]
+        axes.errorbar(x, **with_interval(means), capsize=3, label=name, **line_style(place))
     axes.set_xlabel("decoded tokens per answer")
     axes.set_ylabel(f"mean reward by {shown(judge)}")
 
@@ -168,6 +164,18 @@ def _forced(axes: Any, arms: Mapping[str, Any]) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, max(1.0, *shares) * 1.05 if shares else 1.0)
     axes.set_xlabel("% of segments")
+
+
+def with_interval(means: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """What `errorbar` takes of values, lows and highs; it takes no bars of less than nothing, and
+    the middle may lie outside of a percentile interval."""
+    return {
+        "y": [mean["value"] for mean in means],
+        "yerr": [
+            [max(0.0, mean["value"] - mean["low"]) for mean in means],
+            [max(0.0, mean["high"] - mean["value"]) for mean in means],
+        ],
+    }
 
 
 def line_style(place: int) -> dict[str, str]:

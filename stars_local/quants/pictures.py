@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stars_local.evals.pictures import draw
+from stars_local.evals.pictures import draw, with_interval
 from stars_local.quants.rows import OWN, STARS, VANILLA, pareto
 
 Rows = Sequence[Mapping[str, Any]]
-Point = tuple[float, Mapping[str, float | None], str]
+Point = tuple[float, Mapping[str, Any], str]
 _STYLES = {VANILLA: ("C0", "o"), STARS: ("C1", "s"), OWN: ("C2", "^")}
 _MIB = 2**20
 _ASIDE = 0.16  # of the arms of one file, in files
@@ -91,21 +91,10 @@ def _seconds(axes: Any, rows: Rows, judge: str) -> None:
 
 def _points(axes: Any, points: Sequence[Point], arm: str, label: str, *, names: bool) -> None:
     colour, marker = _STYLES[arm]
-    whole = [
-        (x, value, low, high, name)
-        for x, y, name in points
-        if (value := y["value"]) is not None
-        and (low := y["low"]) is not None
-        and (high := y["high"]) is not None
-    ]
+    whole = [(x, y, name) for x, y, name in points if None not in y.values()]
     axes.errorbar(
-        [x for x, *_ in whole],
-        [value for _, value, *_ in whole],
-        # the middle may lie outside of a percentile interval; matplotlib takes no such bars
-        yerr=[
-            [max(0.0, value - low) for _, value, low, _, _ in whole],
-            [max(0.0, high - value) for _, value, _, high, _ in whole],
-        ],
+        [x for x, _, _ in whole],
+        **with_interval([y for _, y, _ in whole]),
         color=colour,
         marker=marker,
         linestyle="none",
@@ -113,10 +102,10 @@ def _points(axes: Any, points: Sequence[Point], arm: str, label: str, *, names: 
         label=label,
     )
     if names:
-        for x, value, _, _, name in whole:
+        for x, y, name in whole:
             axes.annotate(
                 _plain(name),
-                (x, value),
+                (x, y["value"]),
                 xytext=(4, 4),
                 textcoords="offset points",
                 fontsize=7,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from stars_local.evals.pictures import bar_style, curves, line_style
+import pytest
+
+from stars_local.evals.pictures import bar_style, curves, line_style, with_interval
 
 
 def arm(method: str, n_decoded: float, model: str | None = "m" * 12) -> dict[str, Any]:
@@ -41,3 +43,11 @@ def test_a_hundred_arms_look_different() -> None:
     lines = {(style["color"], style["marker"]) for style in map(line_style, range(100))}
     bars = {(style["color"], style["hatch"]) for style in map(bar_style, range(100))}
     assert len(lines) == len(bars) == 100
+
+
+def test_a_middle_outside_of_its_interval_has_no_bar_there() -> None:
+    """One prompt has an interval of no width, which may miss its mean by a rounding."""
+    means = [{"value": 0.3, "low": 0.1, "high": 0.2}, {"value": 0.1 + 0.2, "low": 0.3, "high": 0.3}]
+    found = with_interval(means)
+    assert found["y"] == [0.3, 0.1 + 0.2]
+    assert found["yerr"] == [[pytest.approx(0.2), pytest.approx(0, abs=1e-9)], [0.0, 0.0]]
