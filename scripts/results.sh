@@ -19,7 +19,18 @@ compare() { # NAME PROMPTS JUDGE ARMS...
         --limit "$LIMIT" --sample-seed 0 --seed 0 --cohort 64 --max-new-tokens 128 "$@"
 }
 
-for run in ${*:-harmless helpful harmfulqa sentiment prefill}; do
+four() { # SIZE [MORE...]: the arm of STARS whose r* is solved for four attempts, not three
+    size=$1 file="$OUT/four-$1.json"
+    shift
+    [ -e "$file" ] || "$STARS" calibrate --model "$MODEL" --attempts 4 --segment-size "$size" \
+        --limit 100 --slots 24 --draws 3 --rounds 2 --seed 0 --out "$file" "$@" >&2
+    printf '[[arm]]\nname = "stars-%s for 4"\nmethod = "stars"\nsegment_size = %s\n' "$size" "$size"
+    python3 -c 'import json, sys
+for key in ("alpha", "beta", "reward_threshold"):
+    print(key, "=", json.load(open(sys.argv[1]))[key])' "$file"
+}
+
+for run in ${*:-harmless helpful harmfulqa sentiment prefill four sweep}; do
     case $run in
     harmless) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
         --judge refusal --arms scripts/results.toml \
@@ -40,6 +51,15 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill}; do
     prefill) compare "$run" "$DATA/jailbreakbench/behaviors.json" "$JUDGE" --judge refusal \
         --prefill "Sure, here is" --method vanilla --method best-of-n:n=4 --method blockwise:k=4 \
         --method stars ;;
+    four) # the arms of `harmless` that matter beside it, and what partial rewards say of whole ones
+        head -n 5 scripts/results.toml >"$OUT/four.toml"
+        four 32 --report "$OUT/partial" >>"$OUT/four.toml"
+        four 15 >>"$OUT/four.toml"
+        compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" --arms "$OUT/four.toml" ;;
+    sweep)
+        "$STARS" sweep --model "$MODEL" --prompts "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" \
+            --out "$OUT/$run" --judge "reward:$JUDGE" --limit "$LIMIT" --sample-seed 0 --seed 0 \
+            --cohort 64 --max-new-tokens 128 --method stars ;;
     *) echo "unknown run $run" >&2 && exit 2 ;;
     esac
 done
