@@ -63,24 +63,31 @@ def create_command(
 
     from stars_local.bundles.create import create_bundle
     from stars_local.catalog.pip import unwinding_on_sigterm
+    from stars_local.cli.bundle_sources import (
+        calibrations,
+        model_files,
+        prompt_sets,
+        reward_files,
+        wheels_of,
+    )
     from stars_local.cli.progress import stages
 
     if wheels and wheels_from is not None:
         raise UsageError("--wheels and --wheels-from are both given: choose one")
     sources: dict[str, Source] = {}
     for name in model or []:
-        sources |= _model_files(name, models_dir)
+        sources |= model_files(name, models_dir)
     for name in reward or []:
-        sources |= _reward_files(name)
-    sources |= _calibrations()
-    sources |= _prompt_sets(prompts or [])
+        sources |= reward_files(name, models_dir)
+    sources |= calibrations()
+    sources |= prompt_sets(prompts or [])
     with unwinding_on_sigterm(), tempfile.TemporaryDirectory() as folder, stages() as on_progress:
         place = wheels_from
         if wheels:
             place = Path(folder)
             _build_wheels(place)
         if place is not None:
-            sources |= _wheels(place)
+            sources |= wheels_of(place)
         items = create_bundle(out, sources, version("stars-local"), on_progress, key=sign)
     typer.echo(f"{out}: {_sum_up(items)}")
 
@@ -131,7 +138,9 @@ def install_command(
         return None
 
     with stages() as on_progress, ExitStack() as locks:
-        for item in verify_bundle(path, on_progress, key=verify_key).items:
+        items = verify_bundle(path, on_progress, key=verify_key).items
+        _refuse_hidden_rewards(path, items, folder)
+        for item in items:
             if item.name.startswith("models/"):
                 name = item.name.partition("/")[2]
                 locks.enter_context(locked(folder, name, on_progress))
@@ -168,63 +177,20 @@ def place_of(item: Item, folder: Path) -> Path | None:
     return folder / name if kind in ("models", "rewards") else None
 
 
-def _model_files(name: str, models_dir: Path | None) -> dict[str, Source]:
-    from stars_local.bundles.create import Source
-    from stars_local.catalog.manifests import manifest_of
-    from stars_local.catalog.resolve import resolve
-    from stars_local.catalog.sources import part_names
-    from stars_local.llama.gguf_check import check_gguf
+def _refuse_hidden_rewards(path: Path, items: tuple[Item, ...], folder: Path) -> None:
+    from stars_local.cli.bundle_sources import refuse_hidden
+    from stars_local.reward.resolve import known_models
 
-    path = resolve(name, models_dir)
-    said = check_gguf(path).values.get("general.license")
-    found = {}
-    for part in part_names(path.name):
-        known = manifest_of(path.parent, part)
-        licence = known.licence if known is not None and known.licence else said
-        found[f"models/{part}"] = Source(
-            path.with_name(part), licence if isinstance(licence, str) else None
-        )
-    return found
-
-
-def _reward_files(name: str) -> dict[str, Source]:
-    from stars_local.bundles.create import Source
-    from stars_local.reward.manifest import MANIFEST_NAME, read_manifest
-    from stars_local.reward.resolve import find_model
-
-    folder, _ = find_model(name)
-    known = read_manifest(folder)
-    names = {MANIFEST_NAME, known.model_file, known.tokenizer_file, known.golden_file}
-    names |= set(known.data_files)
-    names |= {n for n in (known.training_card, known.template.chat_template_file) if n is not None}
-    return {f"rewards/{folder.name}/{n}": Source(folder / n, known.licence) for n in names}
-
-
-def _calibrations() -> dict[str, Source]:
-    from stars_local.bundles.create import Source
-    from stars_local.calibration.store import user_folder
-
-    return {
-        f"calibrations/{path.name}": Source(path, None) for path in user_folder().glob("*.json")
-    }
-
-
-def _prompt_sets(paths: list[Path]) -> dict[str, Source]:
-    from stars_local.bundles.create import Source
-
-    found = {f"prompts/{path.name}": Source(path, None) for path in paths}
-    if len(found) != len(paths):
-        raise UsageError("two prompt sets have the same file name: rename one")
-    return found
-
-
-def _wheels(folder: Path) -> dict[str, Source]:
-    from stars_local.bundles.create import Source, wheel_licence
-
-    paths = sorted(folder.glob("*.whl"))
-    if not any(path.name.startswith("stars_local-") for path in paths):
-        raise DataError(f"{folder}: no wheel of stars_local in it: make one with 'pip wheel .'")
-    return {f"wheels/{path.name}": Source(path, wheel_licence(path)) for path in paths}
+    models: dict[str, dict[str, str]] = {}
+    for item in items:
+        kind, _, rest = item.name.partition("/")
+        if kind == "rewards":
+            name, _, file = rest.partition("/")
+            models.setdefault(name, {})[file] = item.sha256
+    known = known_models(folder)
+    for name, sha256s in models.items():
+        if name in known and known[name].resolve() != (folder / name).resolve():
+            refuse_hidden(str(path), known[name], sha256s)
 
 
 def _build_wheels(folder: Path) -> None:

@@ -72,7 +72,7 @@ def open_reward(
     )
 
 
-def find_model(name: str) -> tuple[Path, bool]:
+def find_model(name: str, models_dir: Path | None = None) -> tuple[Path, bool]:
     """The folder of a reward model, and whether it came with the program.
 
     `name` is a folder that holds `reward.json`, or the name of one of `known_models`.
@@ -82,7 +82,7 @@ def find_model(name: str) -> tuple[Path, bool]:
         is_model = (folder / MANIFEST_NAME).is_file()
     except OSError as error:  # a name that is too long
         raise UsageError(f"no reward model {name[:60]!r}...: {error.strerror}") from error
-    known = known_models()
+    known = known_models(models_dir)
     if not is_model and name in known:
         folder, is_model = known[name], True
     if is_model:

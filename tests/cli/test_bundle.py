@@ -6,11 +6,13 @@ import json
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from stars_local.bundles.create import Source, create_bundle
 from stars_local.cli.app import app
 from tests.support.tiny_gguf import write_tiny
 from tests.support.tiny_reward import write_tiny_reward
@@ -192,3 +194,32 @@ def test_an_installed_reward_model_goes_by_its_name(
     manifest.write_text("{}")
     assert f"DAMAGED  {manifest}" in runner.invoke(app, ["models", "verify"]).stdout
     assert "reward   tiny-reward" in run("models", "licences")
+
+
+def test_a_reward_model_that_its_name_would_hide_is_refused(place: Path) -> None:
+    """The name of the shipped model means the shipped model, so another of it is never used."""
+    from stars_local.reward.resolve import DEFAULT_MODEL, known_models
+
+    other = write_tiny_reward(place / "mine" / DEFAULT_MODEL)
+    said = run("bundle", "create", "stars.tar", "--reward", str(other), code=1)
+    assert "would never be used" in said and "rename the folder" in said.splitlines()[-1]
+    assert not (place / "stars.tar").exists()
+    sources = {
+        f"rewards/{DEFAULT_MODEL}/{path.name}": Source(path, None) for path in other.iterdir()
+    }
+    create_bundle(place / "stars.tar", sources, "1", lambda _stage, _done, _total: None)
+    said = run("bundle", "install", "stars.tar", code=1)
+    assert "would never be used" in said and "rename the folder" in said.splitlines()[-1]
+    assert not (place / "models" / DEFAULT_MODEL).exists()
+    same = place / "copy" / DEFAULT_MODEL
+    shutil.copytree(known_models()[DEFAULT_MODEL], same)
+    run("bundle", "create", "stars.tar", "--reward", str(same))
+    assert f"{DEFAULT_MODEL}/reward.json" in run("bundle", "install", "stars.tar")
+    run("bundle", "install", "stars.tar")
+
+
+def test_a_reward_model_is_found_in_the_named_models_folder(place: Path) -> None:
+    (place / "tiny-reward").rename(place / "models" / "kept")
+    (place / "models").rename(place / "elsewhere")
+    run("bundle", "create", "stars.tar", "--reward", "kept", "--models-dir", "elsewhere")
+    assert "rewards/kept/reward.json" in run("bundle", "verify", "stars.tar")
