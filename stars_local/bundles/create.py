@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -51,9 +52,7 @@ def create_bundle(
     key: a private Ed25519 key in PEM. A file that changes while it is read is found out. Raises
     UsageError for a name that a bundle cannot have, DataError or ModelError for the rest.
     """
-    for name in sources:
-        if not manifest.is_known_name(name):
-            raise UsageError(f"{name!r} cannot be in a bundle: use letters, digits, _ . + and -")
+    check(out, sources, key)
     try:
         items = _hashed(sources, on_progress)
         texts = {manifest.INSTALLER: _INSTALLER.read_bytes()}
@@ -72,8 +71,46 @@ def create_bundle(
     return items
 
 
+def check(out: Path, sources: Mapping[str, Source], key: Path | None) -> None:
+    """Raise UsageError or DataError for whatever can be known before a file is read: names that no
+    bundle has, sources that are no plain files, an `out` that cannot be or that is one of them."""
+    for name in sources:
+        if not manifest.is_known_name(name):
+            raise UsageError(f"{name!r} cannot be in a bundle: use letters, digits, _ . + and -")
+    stats = {source.path: _stat_of_plain_file(source.path) for source in sources.values()}
+    try:
+        if not out.parent.is_dir():
+            raise UsageError(f"{out} cannot be written: there is no folder {out.parent}: make it")
+        if not out.exists():
+            return
+        if not out.is_file():
+            raise UsageError(f"{out} is a folder or a device: name a file to write")
+        if key is not None and key.exists():
+            stats[key] = key.stat()
+        same = [path for path, each in stats.items() if os.path.samestat(each, out.stat())]
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error}") from error
+    if same:
+        raise UsageError(f"{out} is {same[0]}, which is read: name another file to write")
+
+
+def _stat_of_plain_file(path: Path) -> os.stat_result:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path} cannot be carried: a folder, a pipe or a device, no plain file")
+    return found
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read: {error.strerror or error}")
+
+
 def wheel_licence(path: Path) -> str | None:
     """What a wheel's metadata says of its licence; DataError for a file that is no wheel."""
+    _stat_of_plain_file(path)
     try:
         with ZipFile(path) as archive:
             names = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
@@ -93,7 +130,7 @@ def wheel_licence(path: Path) -> str | None:
 
 def _hashed(sources: Mapping[str, Source], on_progress: OnProgress) -> list[Item]:
     """All files as items by name; progress is told in bytes of them all."""
-    sizes = {name: source.path.stat().st_size for name, source in sources.items()}
+    sizes = {name: _stat_of_plain_file(source.path).st_size for name, source in sources.items()}
     items: list[Item] = []
     before, total = 0, sum(sizes.values())
 
@@ -101,7 +138,10 @@ def _hashed(sources: Mapping[str, Source], on_progress: OnProgress) -> list[Item
         on_progress(stage, min(total, before + done), total)
 
     for name in sorted(sources):
-        digest = sha256_of(sources[name].path, "hashing", advance)
+        try:
+            digest = sha256_of(sources[name].path, "hashing", advance)
+        except OSError as error:
+            raise _unreadable(sources[name].path, error) from error
         licence = clean_licence(sources[name].licence)
         items.append(Item(name, sizes[name], digest, licence))
         before += sizes[name]
@@ -129,12 +169,20 @@ def _write(
 
 
 def _add(tar: tarfile.TarFile, member: str, path: Path, sha256: str) -> None:
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with file:
         size = os.fstat(file.fileno()).st_size
-        reader = _Hashing(file)
+        reader = _Hashing(file, path)
         tar.addfile(_header(member, size), reader)
         if reader.digest.hexdigest() != sha256:
-            raise DataError(f"{path} changed while it was read: create the bundle again")
+            raise _changed(path)
+
+
+def _changed(path: Path) -> DataError:
+    return DataError(f"{path} changed while it was read: create the bundle again")
 
 
 def _header(name: str, size: int) -> tarfile.TarInfo:
@@ -147,12 +195,17 @@ def _header(name: str, size: int) -> tarfile.TarInfo:
 class _Hashing:
     """A file that hashes what is read from it."""
 
-    def __init__(self, file: io.BufferedReader) -> None:
-        self._file = file
+    def __init__(self, file: io.BufferedReader, path: Path) -> None:
+        self._file, self._path = file, path
         self.digest = hashlib.sha256()
 
     def read(self, n: int = -1) -> bytes:
-        """Read on."""
-        data = self._file.read(n)
+        """Exactly n bytes, or else its DataError: not that of the file written meanwhile."""
+        try:
+            data = self._file.read(n)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        if len(data) < n:
+            raise _changed(self._path)
         self.digest.update(data)
         return data

@@ -83,6 +83,8 @@ def _need_room_for_all(path: Path, targets: Mapping[Item, Path]) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
+        if path.exists() and not path.is_file():  # a pipe without a writer would hang for ever
+            raise DataError(f"{path}: not a bundle: a folder, a pipe or a device, no plain file")
         file = path.open("rb")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a bundle that can be read: {error}") from error

@@ -61,7 +61,7 @@ def create_command(
     """Write a bundle, with your own calibrations; the same inputs give the same bytes."""
     from importlib.metadata import version
 
-    from stars_local.bundles.create import create_bundle
+    from stars_local.bundles.create import check, create_bundle
     from stars_local.catalog.pip import unwinding_on_sigterm
     from stars_local.cli.bundle_sources import (
         calibrations,
@@ -71,6 +71,7 @@ def create_command(
         wheels_of,
     )
     from stars_local.cli.progress import stages
+    from stars_local.cli.terminal import neutralise
 
     if wheels and wheels_from is not None:
         raise UsageError("--wheels and --wheels-from are both given: choose one")
@@ -79,8 +80,19 @@ def create_command(
         sources |= model_files(name, models_dir)
     for name in reward or []:
         sources |= reward_files(name, models_dir)
-    sources |= calibrations()
+    own, left_out = calibrations()
+    sources |= own
     sources |= prompt_sets(prompts or [])
+    if not sources and not wheels and wheels_from is None:
+        raise UsageError(
+            "nothing to carry: give --model, --reward, --prompts, --wheels or --wheels-from"
+        )
+    check(out, sources, sign)
+    for path in left_out:
+        typer.echo(
+            neutralise(f"left out {path}: no plain file named in letters, digits, _ . + and -"),
+            err=True,
+        )
     with unwinding_on_sigterm(), tempfile.TemporaryDirectory() as folder, stages() as on_progress:
         place = wheels_from
         if wheels:
@@ -89,7 +101,7 @@ def create_command(
         if place is not None:
             sources |= wheels_of(place)
         items = create_bundle(out, sources, version("stars-local"), on_progress, key=sign)
-    typer.echo(f"{out}: {_sum_up(items)}")
+    typer.echo(neutralise(f"{out}: {_sum_up(items)}"))
 
 
 @app.command("verify")

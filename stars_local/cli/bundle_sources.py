@@ -61,14 +61,19 @@ def refuse_hidden(what: str, namesake: Path, sha256s: Mapping[str, str]) -> None
             )
 
 
-def calibrations() -> dict[str, Source]:
-    """What was measured on this machine."""
+def calibrations() -> tuple[dict[str, Source], list[Path]]:
+    """What was measured on this machine, and what lies there that no bundle can carry."""
     from stars_local.bundles.create import Source
+    from stars_local.bundles.manifest import is_known_name
     from stars_local.calibration.store import user_folder
 
-    return {
-        f"calibrations/{path.name}": Source(path, None) for path in user_folder().glob("*.json")
+    found = {f"calibrations/{path.name}": path for path in sorted(user_folder().glob("*.json"))}
+    ours = {
+        name: Source(path, None)
+        for name, path in found.items()
+        if is_known_name(name) and path.is_file()
     }
+    return ours, [path for name, path in found.items() if name not in ours]
 
 
 def prompt_sets(paths: list[Path]) -> dict[str, Source]:

@@ -223,3 +223,60 @@ def test_a_reward_model_is_found_in_the_named_models_folder(place: Path) -> None
     (place / "models").rename(place / "elsewhere")
     run("bundle", "create", "stars.tar", "--reward", "kept", "--models-dir", "elsewhere")
     assert "rewards/kept/reward.json" in run("bundle", "verify", "stars.tar")
+
+
+def test_a_bundle_never_takes_the_place_of_what_it_reads(place: Path) -> None:
+    model = place / "models" / "tiny.gguf"
+    (place / "key.pem").write_text("a key")
+    (place / "hard.gguf").hardlink_to(model)
+    before = model.read_bytes()
+    for out in ("models/tiny.gguf", "models/../models/tiny.gguf", "hard.gguf"):
+        assert "which is read" in run("bundle", "create", out, "--model", "tiny", code=2)
+    said = run("bundle", "create", "key.pem", "--model", "tiny", "--sign", "key.pem", code=2)
+    assert "which is read" in said and (place / "key.pem").read_text() == "a key"
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize("out", [".", "models", "nowhere/b.tar", "pipe", "/dev/null"])
+def test_a_place_where_no_bundle_can_be_is_refused_before_anything_is_read(
+    out: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(place / "pipe")
+    monkeypatch.setattr("stars_local.bundles.create.sha256_of", lambda *_: pytest.fail("hashed"))
+    said = run("bundle", "create", out, "--model", "tiny", code=2)
+    assert said.startswith(f"stars-local: {out} ") and len(said.splitlines()) == 1
+    assert not list(place.rglob(".*.unfinished"))
+
+
+@pytest.mark.parametrize("name", ["pipe", "models", "nowhere.jsonl"])
+def test_what_is_no_plain_file_is_named_and_not_waited_for(name: str, place: Path) -> None:
+    os.mkfifo(place / "pipe")
+    said = run("bundle", "create", "stars.tar", "--prompts", name, code=1)
+    assert said.startswith(f"stars-local: {name} cannot be ") and "stars.tar" not in said
+    for command in ("verify", "install"):
+        (line,) = run("bundle", command, name, code=1).splitlines()
+        assert line.startswith(f"stars-local: {name}: not a bundle")
+
+
+def test_names_reach_a_terminal_as_pictures(place: Path) -> None:
+    said = run("bundle", "create", "\x1b[31mz.tar", "--model", "tiny")
+    assert "\x1b" not in said and "\u241b[31mz.tar: " in said
+
+
+def test_a_badly_named_calibration_is_left_out_and_that_is_said(place: Path) -> None:
+    mine = place / "data" / "stars-local" / "calibrations"
+    (mine / "folder.json").mkdir(parents=True)
+    for name in ("good", "my cal\x1b"):
+        (mine / f"{name}.json").write_text("{}")
+    result = runner.invoke(app, ["bundle", "create", "stars.tar", "--model", "tiny"])
+    assert result.exit_code == 0, result.output
+    left = [line for line in result.stderr.splitlines() if line.startswith("left out ")]
+    assert len(left) == 2 and any("my cal\u241b.json" in line for line in left)
+    listed = run("bundle", "verify", "stars.tar")
+    assert "calibrations/good.json" in listed and listed.count("calibrations/") == 1
+
+
+def test_a_bundle_of_nothing_is_refused(place: Path) -> None:
+    said = run("bundle", "create", "stars.tar", code=2)
+    assert "nothing to carry: give --model" in said
+    assert not (place / "stars.tar").exists()
