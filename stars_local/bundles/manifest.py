@@ -20,6 +20,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import quote
 
 from stars_local.catalog.folder import is_reserved
 from stars_local.catalog.manifests import clean_licence
@@ -107,7 +108,7 @@ def sbom(items: Sequence[Item], version: str) -> bytes:
         }
         if item.name.startswith("wheels/"):
             name, number = item.name.removeprefix("wheels/").split("-")[:2]
-            row |= {"name": name, "version": number, "purl": f"pkg:pypi/{name.lower()}@{number}"}
+            row |= {"name": name, "version": number, "purl": _purl(name, number)}
         if item.licence is not None:
             row["licenses"] = [{"license": {"name": item.licence}}]
         rows.append(row)
@@ -120,6 +121,11 @@ def sbom(items: Sequence[Item], version: str) -> bytes:
         "components": rows,
     }
     return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _purl(name: str, number: str) -> str:
+    """A package URL, type pypi: names in lower case with `-` for every run of `-`, `_` and `.`."""
+    return f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{quote(number)}"
 
 
 def _item(row: object) -> Item:

@@ -281,6 +281,17 @@ def test_the_bill_of_materials_lists_every_file_with_its_hash(
     assert {row["name"] for row in content["components"]} == set(sources)
 
 
+@pytest.mark.parametrize(
+    ("wheel_name", "purl"),
+    [("llama_cpp_python-0.3.36-cp311-cp311-linux_x86_64", "pkg:pypi/llama-cpp-python@0.3.36"),
+     ("Jinja2-3.1.6-py3-none-any", "pkg:pypi/jinja2@3.1.6"),
+     ("a.b__C-1.0+cpu-py3-none-any", "pkg:pypi/a-b-c@1.0%2Bcpu")],
+)  # fmt: skip
+def test_wheels_go_by_their_package_urls(wheel_name: str, purl: str) -> None:
+    (row,) = json.loads(manifest.sbom([item(f"wheels/{wheel_name}.whl")], "1"))["components"]
+    assert row["purl"] == purl
+
+
 def test_the_installer_refuses_a_bundle_without_wheels(
     tmp_path: Path, sources: dict[str, Source]
 ) -> None:
