@@ -15,7 +15,6 @@ from stars_local.cli.models_shared import AsJson, ModelsDir, mebibytes
 from stars_local.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from stars_local.bundles.create import Source
     from stars_local.bundles.manifest import Item
 
 app = typer.Typer(no_args_is_help=True)
@@ -65,8 +64,9 @@ def create_command(
     from stars_local.catalog.pip import unwinding_on_sigterm
     from stars_local.cli.bundle_sources import (
         calibrations,
+        joined,
         model_files,
-        prompt_sets,
+        prompt_set,
         reward_files,
         wheels_of,
     )
@@ -75,14 +75,15 @@ def create_command(
 
     if wheels and wheels_from is not None:
         raise UsageError("--wheels and --wheels-from are both given: choose one")
-    sources: dict[str, Source] = {}
-    for name in model or []:
-        sources |= model_files(name, models_dir)
-    for name in reward or []:
-        sources |= reward_files(name, models_dir)
     own, left_out = calibrations()
-    sources |= own
-    sources |= prompt_sets(prompts or [])
+    sources = joined(
+        [
+            *(model_files(name, models_dir) for name in model or []),
+            *(reward_files(name, models_dir) for name in reward or []),
+            *(prompt_set(path) for path in prompts or []),
+            own,
+        ]
+    )
     if not sources and not wheels and wheels_from is None:
         raise UsageError(
             "nothing to carry: give --model, --reward, --prompts, --wheels or --wheels-from"

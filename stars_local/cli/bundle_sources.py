@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,13 +76,21 @@ def calibrations() -> tuple[dict[str, Source], list[Path]]:
     return ours, [path for name, path in found.items() if name not in ours]
 
 
-def prompt_sets(paths: list[Path]) -> dict[str, Source]:
-    """Prompt sets by their file names."""
+def prompt_set(path: Path) -> dict[str, Source]:
+    """A prompt set by its file name."""
     from stars_local.bundles.create import Source
 
-    found = {f"prompts/{path.name}": Source(path, None) for path in paths}
-    if len(found) != len(paths):
-        raise UsageError("two prompt sets have the same file name: rename one")
+    return {f"prompts/{path.name}": Source(path, None)}
+
+
+def joined(parts: Iterable[dict[str, Source]]) -> dict[str, Source]:
+    """All of them; UsageError where two files would have one name."""
+    found: dict[str, Source] = {}
+    for part in parts:
+        for name, source in part.items():
+            other = found.setdefault(name, source).path
+            if other.resolve() != source.path.resolve():
+                raise UsageError(f"{other} and {source.path} would both be {name}: rename one")
     return found
 
 

@@ -280,3 +280,12 @@ def test_a_bundle_of_nothing_is_refused(place: Path) -> None:
     said = run("bundle", "create", "stars.tar", code=2)
     assert "nothing to carry: give --model" in said
     assert not (place / "stars.tar").exists()
+
+
+def test_two_files_of_one_name_are_refused_instead_of_one_being_lost(place: Path) -> None:
+    (place / "more").mkdir()
+    write_tiny(place / "more" / "tiny.gguf", "llama", seed=1)
+    both = ["--model", "tiny", "--model", "more/tiny.gguf"]
+    said = run("bundle", "create", "stars.tar", *both, code=2)
+    assert "more/tiny.gguf would both be models/tiny.gguf: rename one" in said
+    run("bundle", "create", "stars.tar", "--model", "tiny", "--model", "models/tiny.gguf")
