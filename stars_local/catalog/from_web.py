@@ -133,6 +133,11 @@ def _once(source: WebSource, part: Path, on_progress: OnProgress) -> str | None:
         tag = answer.headers.get("ETag")
         if tag is not None and tag.startswith("W/"):
             tag = None  # a weak tag does not promise the same bytes
+        if start and tag not in (None, known.tag):
+            forget(part)
+            raise ConnectionError("the server went on with another version of the file")
+        if not start:
+            forget(part)  # before its note changes: bytes must never stand under another's tag
         _write_note(part, source.url, _Unfinished(tag, total, redirects.sha256))
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)

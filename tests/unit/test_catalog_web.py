@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -73,6 +74,28 @@ def test_a_file_that_changed_on_the_server_is_fetched_anew(served: Served, tmp_p
     with pytest.raises(NetworkError):
         fetch(served, part)
     served.content, served.tag = CONTENT[::-1], '"v2"'
+    fetch(served, part)
+    assert part.read_bytes() == CONTENT[::-1]
+
+
+def test_bytes_of_one_version_never_stand_under_the_tag_of_another(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = tmp_path / "a.part"
+    served.break_after = [1000, 0, 0, 0, 0]
+    with pytest.raises(NetworkError):
+        fetch(served, part)
+    served.content, served.tag = CONTENT[::-1], '"v2"'
+    write_note = from_web._write_note
+
+    def killed_after(*arguments: Any) -> None:
+        write_note(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(from_web, "_write_note", killed_after)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(served, part)
+    monkeypatch.setattr(from_web, "_write_note", write_note)
     fetch(served, part)
     assert part.read_bytes() == CONTENT[::-1]
 
