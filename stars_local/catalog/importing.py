@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
+from stars_local.catalog.arriving import arriving, settle
 from stars_local.catalog.folder import downloads_folder, locked
 from stars_local.catalog.hashing import sha256_of
 from stars_local.catalog.known import KNOWN
-from stars_local.catalog.manifests import FileManifest, is_plain_name, write_manifest
+from stars_local.catalog.manifests import FileManifest, is_plain_name
 from stars_local.catalog.sources import part_names
 from stars_local.catalog.space import need_room
 from stars_local.core.errors import ModelError, UsageError
+from stars_local.core.files import appearing
 from stars_local.core.progress import OnProgress
 from stars_local.llama.gguf_check import check_gguf, probe_in_child
 
@@ -42,6 +43,7 @@ def _take(origin: Path, folder: Path, on_progress: OnProgress, *, copy: bool) ->
     target = folder / origin.name
     with locked(folder, origin.name, on_progress):
         try:
+            settle(folder, origin.name, on_progress)
             source = origin.resolve(strict=True)
             digest = sha256_of(source, f"hashing {origin.name}", on_progress)
             here = target.exists() and (
@@ -55,12 +57,13 @@ def _take(origin: Path, folder: Path, on_progress: OnProgress, *, copy: bool) ->
                         f"{origin} has the name of a known model and other bytes (sha256 "
                         f"{digest[:12]}…, {model.sha256[:12]}… expected): rename it"
                     )
-            if not here and copy:
-                _copy(source, target, digest, on_progress)
-            elif not here:
-                target.symlink_to(source)
             size = source.stat().st_size
-            write_manifest(folder, FileManifest(origin.name, f"import:{source}", size, digest))
+            said = FileManifest(origin.name, f"import:{source}", size, digest)
+            with arriving(folder, said, on_progress):
+                if not here and copy:
+                    _copy(source, target, digest, on_progress)
+                elif not here:
+                    target.symlink_to(source)
         except OSError as error:
             raise ModelError(f"{origin} cannot be imported into {folder}: {error}") from error
     return target
@@ -74,22 +77,16 @@ def _is_same(source: Path, target: Path, sha256: str, on_progress: OnProgress) -
 
 
 def _copy(source: Path, target: Path, sha256: str, on_progress: OnProgress) -> None:
-    part = downloads_folder(target.parent) / f"{target.name}.part"
-    part.parent.mkdir(parents=True, exist_ok=True)
+    # a name of its own: what a pull has fetched of another file of this name stays untouched
+    scratch = downloads_folder(target.parent)
+    scratch.mkdir(parents=True, exist_ok=True)
     total, done, digest = source.stat().st_size, 0, hashlib.sha256()
-    need_room(part.parent, total, target.name)
-    try:
-        with source.open("rb") as reader, part.open("wb") as writer:
-            while chunk := reader.read(_CHUNK_BYTES):
-                writer.write(chunk)
-                digest.update(chunk)
-                done += len(chunk)
-                on_progress(f"copying {target.name}", done, max(total, done))
-            writer.flush()
-            os.fsync(writer.fileno())
+    need_room(scratch, total, target.name)
+    with source.open("rb") as reader, appearing(target, scratch=scratch) as writer:
+        while chunk := reader.read(_CHUNK_BYTES):
+            writer.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+            on_progress(f"copying {target.name}", done, max(total, done))
         if digest.hexdigest() != sha256:
             raise ModelError(f"{source} changed while it was copied: import it again")
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

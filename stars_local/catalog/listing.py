@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from stars_local.catalog.arriving import settle
 from stars_local.catalog.folder import locked
 from stars_local.catalog.known import KNOWN
 from stars_local.catalog.manifests import clean_licence, manifest_of, remove_manifest
@@ -72,6 +73,7 @@ def remove_model(path: Path, folder: Path, on_progress: OnProgress) -> list[Path
                     target.unlink()
                     removed.append(target)
                 remove_manifest(folder, name)
+                settle(folder, name, on_progress)
             except OSError as error:
                 raise ModelError(f"{target} cannot be removed: {error.strerror}") from error
     return removed

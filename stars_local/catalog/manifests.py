@@ -60,8 +60,8 @@ def manifest_of(folder: Path, file_name: str) -> FileManifest | None:
             return FileManifest(
                 file_name, model.source, model.size_bytes, model.sha256, model.licence
             )
-    path = _path(folder, file_name)
-    return _read(path, file_name) if path.is_file() else None
+    path = manifest_path(folder, file_name)
+    return read_manifest(path, file_name) if path.is_file() else None
 
 
 def named_by_manifests(folder: Path) -> list[str]:
@@ -71,25 +71,31 @@ def named_by_manifests(folder: Path) -> list[str]:
 
 def write_manifest(folder: Path, manifest: FileManifest) -> None:
     """Write a manifest; it appears whole or not at all. Raises OSError."""
-    path = _path(folder, manifest.file_name)
+    path = manifest_path(folder, manifest.file_name)
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, manifest_bytes(manifest))
+
+
+def manifest_bytes(manifest: FileManifest) -> bytes:
+    """What a manifest's file holds."""
     # a path may hold bytes that are no text: JSON would carry them as half characters
     source = manifest.source.encode("utf-8", "backslashreplace").decode()
     known = asdict(replace(manifest, source=source))
-    content = json.dumps({"schema": SCHEMA, **known}, indent=1) + "\n"
-    write_atomically(path, content.encode())
+    return (json.dumps({"schema": SCHEMA, **known}, indent=1) + "\n").encode()
 
 
 def remove_manifest(folder: Path, file_name: str) -> None:
     """Remove a file's manifest where there is one."""
-    _path(folder, file_name).unlink(missing_ok=True)
+    manifest_path(folder, file_name).unlink(missing_ok=True)
 
 
-def _path(folder: Path, file_name: str) -> Path:
+def manifest_path(folder: Path, file_name: str) -> Path:
+    """Where a file's manifest lies."""
     return folder / FOLDER / f"{file_name}.json"
 
 
-def _read(path: Path, file_name: str) -> FileManifest:
+def read_manifest(path: Path, file_name: str) -> FileManifest:
+    """The manifest of `file_name` that a file holds; ModelError where it holds none."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stars_local.catalog.arriving import arriving, settle
 from stars_local.catalog.folder import downloads_folder, locked
 from stars_local.catalog.from_index import fetch_from_index
 from stars_local.catalog.from_web import fetch_from_web, forget
 from stars_local.catalog.hashing import sha256_of
-from stars_local.catalog.manifests import FileManifest, manifest_of, write_manifest
+from stars_local.catalog.manifests import FileManifest, manifest_of
 from stars_local.catalog.sources import IndexSource, Source, parse_source
 from stars_local.core.errors import ModelError, UsageError
 from stars_local.core.progress import OnProgress
@@ -50,18 +51,20 @@ def _pull_one(
     if path.is_file() and _is_intact(path, manifest_of(folder, path.name), sha256):
         return path  # before the lock: a folder that cannot be written is no trouble then
     with locked(folder, source.file_name, on_progress):
-        wanted = manifest_of(folder, source.file_name)
-        digest = wanted.sha256 if wanted is not None and sha256 is None else sha256
+        part = downloads_folder(folder) / f"{source.file_name}.part"
         try:
+            settle(folder, source.file_name, on_progress)
+            wanted = manifest_of(folder, source.file_name)
+            digest = wanted.sha256 if wanted is not None and sha256 is None else sha256
             if path.exists():
                 if _is_intact(path, wanted, sha256):
+                    forget(part)
                     return path  # another process fetched it meanwhile
                 if wanted is None:
                     raise ModelError(
                         f"{path} is here, and nothing says what it should be: import it under "
                         "another name, or remove it"
                     )
-            part = downloads_folder(folder) / f"{source.file_name}.part"
             part.parent.mkdir(parents=True, exist_ok=True)
             announced = None
             if isinstance(source, IndexSource):
@@ -76,10 +79,11 @@ def _pull_one(
                 forget(part)
                 raise
             size = part.stat().st_size
-            part.replace(path)
-            forget(part)
             licence = wanted.licence if wanted is not None else None
-            write_manifest(folder, FileManifest(source.file_name, text, size, found, licence))
+            said = FileManifest(source.file_name, text, size, found, licence)
+            with arriving(folder, said, on_progress):
+                part.replace(path)
+                forget(part)
         except OSError as error:
             raise ModelError(f"{folder}: cannot write: {error}") from error
     return path

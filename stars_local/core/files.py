@@ -26,13 +26,16 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def appearing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
+def appearing(
+    path: Path, mode: int | None = None, *, scratch: Path | None = None
+) -> Iterator[IO[bytes]]:
     """A file to write that is at `path`, whole and on the disk, when the block ends well.
 
-    mode: its permissions, None for those that the umask allows. Whatever the block raises leaves
-    nothing. What writers that were killed left in the folder is swept away. Raises OSError.
+    mode: its permissions, None for those that the umask allows. scratch: a folder of the same
+    disk to write it in, None for its own. Whatever the block raises leaves nothing. What writers
+    that were killed left in that folder is swept away. Raises OSError.
     """
-    with scratch_file(path) as (name, file):
+    with scratch_file(path if scratch is None else scratch / path.name) as (name, file):
         yield file
         _settle(name, file, path, mode)
 
