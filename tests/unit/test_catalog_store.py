@@ -359,6 +359,25 @@ def test_resolving_names(folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPat
         resolve("owm")
 
 
+@pytest.mark.parametrize("name", ["tiny", "tiny.gguf"])
+def test_the_name_of_a_file_goes_before_that_of_a_model_in_parts(folder: Path, name: str) -> None:
+    for file_name in ("tiny-00001-of-00002.gguf", "tiny-00002-of-00002.gguf", "tiny.gguf"):
+        (folder / file_name).write_bytes(b"")
+    (folder / "tiny.gguf.gguf").write_bytes(b"")
+    assert resolve(name, folder) == folder / "tiny.gguf"
+    assert remove_model(resolve(name, folder), folder, ignore) == [folder / "tiny.gguf"]
+    (folder / "tiny.gguf.gguf").unlink()
+    assert len(remove_model(resolve("tiny", folder), folder, ignore)) == 2
+
+
+def test_two_models_in_parts_of_one_name_are_not_guessed_between(folder: Path) -> None:
+    for n_parts in (2, 3):
+        (folder / f"big-00001-of-{n_parts:05d}.gguf").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"of-00002\.gguf or big-00001-of-00003"):
+        resolve("big", folder)
+    assert resolve("big-00001-of-00003", folder).name == "big-00001-of-00003.gguf"
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
