@@ -7,13 +7,9 @@ import io
 import os
 import stat
 import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.parser import HeaderParser
-from lzma import LZMAError
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
 
 from stars_local.bundles import manifest
 from stars_local.bundles.manifest import Item
@@ -26,9 +22,6 @@ from stars_local.core.files import appearing
 from stars_local.core.progress import OnProgress
 
 _INSTALLER = Path(__file__).with_name("installer.py")
-_MAX_METADATA_BYTES = 1 << 20
-# RuntimeError: a member is encrypted; NotImplementedError: packed in a way that zipfile lacks
-_NOT_A_WHEEL = (OSError, EOFError, ValueError, IndexError, RuntimeError, BadZipFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,26 +99,6 @@ def _stat_of_plain_file(path: Path) -> os.stat_result:
 
 def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path} cannot be read: {error.strerror or error}")
-
-
-def wheel_licence(path: Path) -> str | None:
-    """What a wheel's metadata says of its licence; DataError for a file that is no wheel."""
-    _stat_of_plain_file(path)
-    try:
-        with ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
-            with archive.open(names[0]) as file:
-                text = file.read(_MAX_METADATA_BYTES).decode("utf-8", "replace")
-    except (*_NOT_A_WHEEL, LZMAError, zlib.error) as error:
-        raise DataError(f"{path}: not a wheel: {error}") from error
-    fields = HeaderParser().parsestr(text)
-    said = str(fields.get("License-Expression") or fields.get("License") or "").split("\n")
-    lines = [line for line in said if line.strip()]
-    if lines:
-        return lines[0].strip()
-    kinds = [line.rsplit("::", 1)[-1].strip() for line in fields.get_all("Classifier", [])
-             if line.startswith("License ::")]  # fmt: skip
-    return " and ".join(kinds) or None
 
 
 def _hashed(sources: Mapping[str, Source], on_progress: OnProgress) -> list[Item]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,6 +60,8 @@ def create_command(
     from importlib.metadata import version
 
     from stars_local.bundles.create import check, create_bundle
+    from stars_local.bundles.scratch import scratch_folder, sweep
+    from stars_local.bundles.wheels import gather_wheels
     from stars_local.catalog.pip import unwinding_on_sigterm
     from stars_local.cli.bundle_sources import (
         calibrations,
@@ -94,14 +95,18 @@ def create_command(
             neutralise(f"left out {path}: no plain file named in letters, digits, _ . + and -"),
             err=True,
         )
-    with unwinding_on_sigterm(), tempfile.TemporaryDirectory() as folder, stages() as on_progress:
+    with unwinding_on_sigterm(), ExitStack() as stack:
+        sweep(out.parent)
         place = wheels_from
         if wheels:
-            place = Path(folder)
-            _build_wheels(place)
+            try:
+                place = gather_wheels(stack.enter_context(scratch_folder(out)), sys.stderr)
+            except OSError as error:
+                raise DataError(f"{out.parent} cannot take the wheels: {error}") from error
         if place is not None:
             sources |= wheels_of(place)
-        items = create_bundle(out, sources, version("stars-local"), on_progress, key=sign)
+        with stages() as on_progress:
+            items = create_bundle(out, sources, version("stars-local"), on_progress, key=sign)
     typer.echo(neutralise(f"{out}: {_sum_up(items)}"))
 
 
@@ -204,20 +209,6 @@ def _refuse_hidden_rewards(path: Path, items: tuple[Item, ...], folder: Path) ->
     for name, sha256s in models.items():
         if name in known and known[name].resolve() != (folder / name).resolve():
             refuse_hidden(str(path), known[name], sha256s)
-
-
-def _build_wheels(folder: Path) -> None:
-    from importlib.metadata import version
-
-    from stars_local.catalog.pip import run_pip
-
-    checkout = Path(__file__).resolve().parents[2]
-    here = (checkout / "pyproject.toml").is_file()
-    what = str(checkout) if here else f"stars-local=={version('stars-local')}"
-    with tempfile.TemporaryDirectory() as scratch:
-        done = run_pip(["wheel", "--wheel-dir", str(folder), what], Path(scratch), into=sys.stderr)
-    if done.returncode != 0:
-        raise DataError("pip could not gather the wheels; what it said is above")
 
 
 def _sum_up(items: list[Item] | tuple[Item, ...]) -> str:

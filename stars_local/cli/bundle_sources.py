@@ -96,7 +96,8 @@ def joined(parts: Iterable[dict[str, Source]]) -> dict[str, Source]:
 
 def wheels_of(folder: Path) -> dict[str, Source]:
     """The wheels of a folder; DataError where ours is not among them."""
-    from stars_local.bundles.create import Source, wheel_licence
+    from stars_local.bundles.create import Source
+    from stars_local.bundles.wheels import wheel_licence
 
     paths = sorted(folder.glob("*.whl"))
     if not any(path.name.startswith("stars_local-") for path in paths):

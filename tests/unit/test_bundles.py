@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from stars_local.bundles import manifest
-from stars_local.bundles.create import Source, create_bundle, wheel_licence
+from stars_local.bundles.create import Source, create_bundle
 from stars_local.bundles.manifest import Item
 from stars_local.bundles.reading import install_bundle, verify_bundle
+from stars_local.bundles.wheels import wheel_licence
 from stars_local.core.errors import DataError, UsageError
 
 BODY = b"not really a model"
