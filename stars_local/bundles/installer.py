@@ -24,13 +24,24 @@ MAX_MANIFEST_BYTES = 4 << 20
 
 
 def main(arguments: list[str]) -> int:
-    """Install; 0 done, 1 refused, 2 wrong arguments."""
+    """Install; 0 done, 1 refused, 2 wrong arguments, 130 interrupted."""
+    try:
+        return install(arguments)
+    except KeyboardInterrupt:
+        print("install.py: interrupted: run it again to begin anew", file=sys.stderr)
+        return 130
+
+
+def install(arguments: list[str]) -> int:
+    """What `main` says, but for Ctrl-C."""
     if len(arguments) < 2:
         print(
             "usage: install.py BUNDLE.tar ENVIRONMENT [options of bundle install]", file=sys.stderr
         )
         return 2
     bundle, environment, *options = arguments
+    if not Path(bundle).is_file():  # a pipe would hang
+        return failed(f"{bundle}: no bundle that can be read: there is no such file")
     with tempfile.TemporaryDirectory() as folder:
         try:
             n_wheels = unpack_wheels(Path(bundle), Path(folder))
@@ -40,7 +51,7 @@ def main(arguments: list[str]) -> int:
             return failed(f"{bundle} holds no wheels: create it with --wheels")
         try:
             venv.create(environment, with_pip=True)
-        except (OSError, ImportError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, ImportError, subprocess.SubprocessError) as error:
             return failed(
                 f"{environment} cannot be made ({error}): name a folder that can be written, and "
                 "see that this Python has venv and ensurepip (Debian: the package python3-venv)"

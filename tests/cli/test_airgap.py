@@ -223,3 +223,45 @@ def test_what_is_no_bundle_is_one_line_for_the_installer(tmp_path: Path, content
     assert done.returncode == 1 and done.stderr.startswith("install.py: b.tar: "), done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "env").exists()
+
+
+def bundle_of_a_wheel(folder: Path) -> Path:
+    stub = write_wheel(folder, "stars_local", "0.1.0", {"stub.py": STUB})
+    source = {f"wheels/{stub.name}": Source(stub, "MIT")}
+    create_bundle(folder / "b.tar", source, "1", lambda _stage, _done, _total: None)
+    return folder / "b.tar"
+
+
+@pytest.mark.parametrize("environment", ["a file", "a:b"])
+def test_an_environment_that_can_be_none_is_one_line(environment: str, tmp_path: Path) -> None:
+    bundle_of_a_wheel(tmp_path)
+    (tmp_path / "a file").touch()
+    command = [str(BARE), "-I", installer.__file__, "b.tar", environment]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(f"install.py: {environment} cannot be made (")
+
+
+@pytest.mark.parametrize("name", ["pipe", "nowhere", "folder"])
+def test_the_installer_waits_for_no_pipe(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    command = [str(BARE), "-I", installer.__file__, name, "env"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(f"install.py: {name}: no bundle that can be")
+
+
+def test_ctrl_c_while_the_environment_is_made_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def create(_environment: str, *, with_pip: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stars_local.bundles.installer.venv.create", create)
+    bundle = bundle_of_a_wheel(tmp_path)
+    assert installer.main([str(bundle), str(tmp_path / "env")]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("install.py: interrupted")
