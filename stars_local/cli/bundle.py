@@ -14,6 +14,8 @@ from stars_local.cli.models_shared import AsJson, ModelsDir, mebibytes
 from stars_local.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stars_local.bundles.manifest import Item
 
 app = typer.Typer(no_args_is_help=True)
@@ -174,10 +176,26 @@ def install_command(
                     raise DataError(
                         f"{folder}: the manifest of {found.name} cannot be written: {error}"
                     ) from error
+        _record_rewards(folder, placed)
     for found in placed.values():
         typer.echo(neutralise(f"installed {found}"))
     for found in kept:
         typer.echo(neutralise(f"kept {found}: yours has other bytes than the bundle's"))
+
+
+def _record_rewards(folder: Path, placed: Mapping[Item, Path]) -> None:
+    """Let `models verify` know what each file of the reward models must hash to."""
+    from stars_local.catalog.reward_records import write_record
+
+    records: dict[str, dict[str, str]] = {}
+    for item, found in placed.items():
+        if item.name.startswith("rewards/"):
+            records.setdefault(found.parent.name, {})[found.name] = item.sha256
+    for name, files in records.items():
+        try:
+            write_record(folder, name, files)
+        except OSError as error:
+            raise DataError(f"{folder}: the record of {name} cannot be written: {error}") from error
 
 
 def place_of(item: Item, folder: Path) -> Path | None:

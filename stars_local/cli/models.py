@@ -12,12 +12,10 @@ from stars_local.cli.models_fetch import import_command, pull_command
 from stars_local.cli.models_info import info_command
 from stars_local.cli.models_licences import licences_command
 from stars_local.cli.models_shared import AsJson, ModelsDir, calibrated_with_defaults, mebibytes
-from stars_local.core.errors import ModelError
+from stars_local.cli.models_verify import verify_command
 
 if TYPE_CHECKING:
     from stars_local.catalog.listing import Entry
-    from stars_local.catalog.verify import Verdict
-    from stars_local.core.progress import OnProgress
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -88,58 +86,6 @@ def path_command(
     typer.echo(models_folder(models_dir) if name is None else resolve(name, models_dir))
 
 
-@app.command("verify")
-def verify_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
-    """Hash every file here again, reward models too; exit code 1 if one is damaged."""
-    from stars_local.catalog.folder import models_folder
-    from stars_local.catalog.verify import verify_models
-    from stars_local.cli.progress import stages
-    from stars_local.cli.terminal import neutralise
-
-    with stages() as on_progress:
-        folder = models_folder(models_dir)
-        verdicts = verify_models(folder, on_progress) + _verify_rewards(folder, on_progress)
-    if as_json:
-        rows = [
-            {"path": str(verdict.path), "state": verdict.state, "detail": verdict.detail}
-            for verdict in verdicts
-        ]
-        typer.echo(json.dumps(rows))
-    else:
-        for verdict in verdicts:
-            shown = verdict.state if verdict.is_good else verdict.state.upper()
-            detail = f" ({verdict.detail})" if verdict.detail else ""
-            typer.echo(neutralise(f"{shown:8} {verdict.path}{detail}"))
-    bad = [verdict.path.name for verdict in verdicts if not verdict.is_good]
-    if bad:
-        raise ModelError(f"{', '.join(bad)}: not what came here: remove it and fetch it again")
-
-
-def _verify_rewards(folder: Path, on_progress: OnProgress) -> list[Verdict]:
-    """Each file of a reward model against the hash that its own manifest names."""
-    from stars_local.catalog.verify import Verdict, verify_file
-    from stars_local.core.errors import RewardError
-    from stars_local.reward.manifest import MANIFEST_NAME, read_manifest
-    from stars_local.reward.resolve import known_models
-
-    verdicts = []
-    for place in known_models(folder).values():
-        try:
-            manifest = read_manifest(place)
-        except RewardError as error:
-            verdicts.append(Verdict(place / MANIFEST_NAME, "damaged", str(error)))
-            continue
-        digests = {
-            manifest.model_file: manifest.sha256,
-            manifest.tokenizer_file: manifest.tokenizer_sha256,
-            **manifest.data_files,
-        }
-        verdicts += [
-            verify_file(place / name, digest, on_progress) for name, digest in digests.items()
-        ]
-    return verdicts
-
-
 @app.command("remove")
 def remove_command(
     name: Annotated[str, typer.Argument(help="A model that is here.")],
@@ -162,4 +108,5 @@ def remove_command(
 app.command("pull")(pull_command)
 app.command("import")(import_command)
 app.command("info")(info_command)
+app.command("verify")(verify_command)
 app.command("licences")(licences_command)
