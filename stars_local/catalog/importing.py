@@ -28,7 +28,10 @@ def import_model(path: Path, folder: Path, on_progress: OnProgress, *, copy: boo
     UsageError for a name that a model file cannot have; files that are here stay.
     """
     if not is_plain_name(path.name):
-        raise UsageError(f"{path.name!r}: a model file's name ends in .gguf; rename it")
+        raise UsageError(
+            f"{path.name!r}: a model file's name ends in .gguf and has no control "
+            "characters: rename it"
+        )
     check_gguf(path)
     on_progress(f"trying {path.name}", 0, 1)
     probe_in_child(path)

@@ -17,7 +17,8 @@ SCHEMA = 1
 MAX_BYTES = 64 << 10
 MAX_LICENCE_CHARS = 200
 _MAX_READ_CHARS = 2000  # of a text that may have megabytes
-_PLAIN_NAME = re.compile(r"[^/\\\0.][^/\\\0]*\.gguf")
+_BAD = r"/\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"  # no control of a line or a terminal
+_PLAIN_NAME = re.compile(rf"[^{_BAD}.][^{_BAD}]*\.gguf")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -34,7 +35,8 @@ class FileManifest:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name can only mean a visible GGUF file in the folder itself."""
+    """Whether a name can only mean a visible GGUF file in the folder itself, as any terminal
+    shows it."""
     return len(name.encode("utf-8", "replace")) <= 200 and _PLAIN_NAME.fullmatch(name) is not None
 
 

@@ -83,7 +83,9 @@ def parse_source(text: str) -> list[Source]:
         )
     for source in sources:
         if not is_plain_name(source.file_name):
-            raise UsageError(f"{text!r}: must end in the name of a .gguf file")
+            raise UsageError(
+                f"{text!r}: must end in the name of a .gguf file, without control characters"
+            )
     return sources
 
 

@@ -11,7 +11,13 @@ import typer
 from stars_local.cli.models_fetch import import_command, pull_command
 from stars_local.cli.models_info import info_command
 from stars_local.cli.models_licences import licences_command
-from stars_local.cli.models_shared import AsJson, ModelsDir, calibrated_with_defaults, mebibytes
+from stars_local.cli.models_shared import (
+    AsJson,
+    ModelsDir,
+    calibrated_with_defaults,
+    mebibytes,
+    tell_path,
+)
 from stars_local.cli.models_verify import verify_command
 
 if TYPE_CHECKING:
@@ -30,7 +36,7 @@ def list_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
     """List the models that are here or known."""
     from stars_local.catalog.folder import models_folder
     from stars_local.catalog.listing import list_models
-    from stars_local.cli.terminal import neutralise
+    from stars_local.cli.terminal import one_line
 
     folder = models_folder(models_dir)
     calibrated = calibrated_with_defaults()
@@ -47,7 +53,7 @@ def list_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
         if row["trouble"]:
             facts.append(f"TROUBLE: {row['trouble']}")
         line = ", ".join(str(fact) for fact in facts if fact)
-        typer.echo(neutralise(f"{row['name']}\n    {line}"))
+        typer.echo(f"{one_line(row['name'])}\n    {one_line(line)}")
 
 
 def _row(entry: Entry, folder: Path, calibrated: set[str]) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def path_command(
     from stars_local.catalog.folder import models_folder
     from stars_local.catalog.resolve import resolve
 
-    typer.echo(models_folder(models_dir) if name is None else resolve(name, models_dir))
+    tell_path(models_folder(models_dir) if name is None else resolve(name, models_dir))
 
 
 @app.command("remove")
@@ -96,13 +102,13 @@ def remove_command(
     from stars_local.catalog.listing import remove_model
     from stars_local.catalog.resolve import resolve
     from stars_local.cli.progress import stages
-    from stars_local.cli.terminal import neutralise
+    from stars_local.cli.terminal import one_line
 
     folder = models_folder(models_dir)
     with stages() as on_progress:
         removed = remove_model(resolve(name, folder), folder, on_progress)
     for path in removed:
-        typer.echo(neutralise(f"removed {path}"))
+        typer.echo(one_line(f"removed {path}"))
 
 
 app.command("pull")(pull_command)

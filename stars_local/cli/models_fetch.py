@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stars_local.cli.models_shared import AsJson, ModelsDir
+from stars_local.cli.models_shared import AsJson, ModelsDir, tell_path
 from stars_local.core.errors import UsageError
 
 
@@ -59,10 +59,8 @@ def import_command(
 
 
 def _tell(paths: list[Path], as_json: bool, quiet: bool) -> None:
-    from stars_local.cli.terminal import neutralise
-
     if as_json:
         typer.echo(json.dumps([str(path) for path in paths]))
     elif not quiet:
         for path in paths:
-            typer.echo(neutralise(str(path)))
+            tell_path(path)

@@ -32,7 +32,7 @@ def info_command(
     """Show a model's metadata, tensors by type, chat template and estimated memory."""
     from stars_local.catalog.describe import describe
     from stars_local.catalog.resolve import resolve
-    from stars_local.cli.terminal import neutralise
+    from stars_local.cli.terminal import neutralise, one_line
     from stars_local.llama.digest import model_sha256
     from stars_local.llama.gguf_check import part_paths
 
@@ -45,7 +45,8 @@ def info_command(
         typer.echo(json.dumps(_finite(content)))
         return
     for line in _lines(found, "measured" if calibrated else "none: stars-local calibrate"):
-        typer.echo(neutralise(line))
+        typer.echo(one_line(line))
+    typer.echo(neutralise(found.chat_template or "  (none: a plain format is used)"))
 
 
 def _lines(found: Description, calibration: str) -> Iterator[str]:
@@ -74,7 +75,6 @@ def _lines(found: Description, calibration: str) -> Iterator[str]:
     for key, length in found.array_lengths.items():
         yield f"  {key} = [{length} items]"
     yield "chat template"
-    yield found.chat_template or "  (none: a plain format is used)"
 
 
 def _finite(value: object) -> object:

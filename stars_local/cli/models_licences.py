@@ -18,7 +18,7 @@ def licences_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> N
     """List the licence of the program, the packages it needs, and every model here."""
     from stars_local.catalog.folder import models_folder
     from stars_local.catalog.listing import list_models
-    from stars_local.cli.terminal import neutralise
+    from stars_local.cli.terminal import one_line
     from stars_local.reward.resolve import known_models
 
     folder = models_folder(models_dir)
@@ -31,7 +31,7 @@ def licences_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> N
         typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
         return
     for kind, name, licence in rows:
-        typer.echo(neutralise(f"{kind:8} {name:28} {licence}"))
+        typer.echo(one_line(f"{kind:8} {name:28} {licence}"))
 
 
 def _licence_of(reward: Path) -> str:

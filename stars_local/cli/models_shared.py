@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from stars_local.cli.terminal import one_line
 
 ModelsDir = Annotated[
     Path | None,
@@ -14,6 +18,12 @@ ModelsDir = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for machines.")]
+
+
+def tell_path(path: Path) -> None:
+    """Print a path: as it is for programs, as one harmless line to a terminal."""
+    shown = one_line(str(path)).encode() if sys.stdout.isatty() else os.fsencode(path)
+    typer.echo(shown)
 
 
 def mebibytes(n_bytes: int | None) -> str | None:

@@ -23,7 +23,7 @@ def verify_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> Non
     from stars_local.catalog.folder import models_folder
     from stars_local.catalog.verify import verify_models
     from stars_local.cli.progress import stages
-    from stars_local.cli.terminal import neutralise
+    from stars_local.cli.terminal import one_line
 
     with stages() as on_progress:
         folder = models_folder(models_dir)
@@ -40,7 +40,7 @@ def verify_command(models_dir: ModelsDir = None, as_json: AsJson = False) -> Non
         for verdict in verdicts:
             shown = verdict.state if verdict.is_good else verdict.state.upper()
             detail = f" ({verdict.detail})" if verdict.detail else ""
-            typer.echo(neutralise(f"{shown:8} {verdict.path}{detail}"))
+            typer.echo(one_line(f"{shown:8} {verdict.path}{detail}"))
     bad = [verdict.path.name for verdict in verdicts if not verdict.is_good]
     if bad:
         raise ModelError(f"{', '.join(bad)}: not what came here: remove it and fetch it again")

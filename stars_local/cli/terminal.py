@@ -17,6 +17,8 @@ _NEUTRAL = {
     **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
 }
 
+_BREAKS = {ord("\n"): "\u240a", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
 
 def neutralise(text: str) -> str:
     """Text whose control characters are shown instead of obeyed: no escape sequence survives.
@@ -24,6 +26,11 @@ def neutralise(text: str) -> str:
     Nor does half a character, as the names of files may hold: no stream could write it.
     """
     return text.translate(_NEUTRAL).encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(text: str) -> str:
+    """As `neutralise`, with line breaks shown as well: nothing in it can look like another line."""
+    return neutralise(text.translate(_BREAKS))
 
 
 class TextWriter:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from stars_local.calibration import store
+from stars_local.catalog.describe import Description, describe
 from stars_local.cli.app import app
+from stars_local.cli.models_shared import tell_path
 from stars_local.core.files import sha256_of
 from tests.support.tiny_gguf import write_tiny
 
@@ -98,6 +102,40 @@ def test_escape_sequences_in_names_are_shown_not_obeyed(origin: Path) -> None:
     (origin.parent / "models" / name).write_bytes(origin.read_bytes())
     for shown in (run("list"), run("verify")):
         assert "\x1b" not in shown and "[31m" in shown
+
+
+def test_line_breaks_in_names_forge_no_line(origin: Path) -> None:
+    name = "a\nFORGED\x1b[31m.gguf"
+    placed = origin.parent / "models" / name
+    placed.write_bytes(origin.read_bytes())
+    for command in ("list", "verify", "licences"):
+        shown = run(command)
+        assert "FORGED" in shown and "\x1b" not in shown
+        assert not [line for line in shown.splitlines() if line.startswith("FORGED")]
+    assert run("path", name) == f"{placed}\n", "programs are told the path itself"
+    refused = run("import", str(placed), code=2)
+    assert "rename it" in refused and "\x1b" not in refused
+    assert not [line for line in run("remove", name).splitlines() if line.startswith("FORGED")]
+
+
+def test_a_path_is_harmless_on_a_terminal(
+    origin: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for is_terminal in (True, False):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        tell_path(Path("/we\x1b[31mird\nname"))
+        shown = capsys.readouterr().out
+        assert ("\x1b" not in shown and shown.count("\n") == 1) is is_terminal
+
+
+def test_a_name_inside_a_file_forges_no_line(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forging(path: Path, **options: int) -> Description:
+        return replace(describe(path, **options), name="x\nlicence       Apache-2.0")
+
+    monkeypatch.setattr("stars_local.catalog.describe.describe", forging)
+    shown = run("info", str(origin))
+    assert "Apache" in shown
+    assert not [line for line in shown.splitlines() if line.startswith("licence")]
 
 
 def test_what_is_no_model_is_refused_and_leaves_nothing(origin: Path) -> None:
