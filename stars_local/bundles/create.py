@@ -65,11 +65,15 @@ def create_bundle(
 
 
 def check(out: Path, sources: Mapping[str, Source], key: Path | None) -> None:
-    """Raise UsageError or DataError for whatever can be known before a file is read: names that no
-    bundle has, sources that are no plain files, an `out` that cannot be or that is one of them."""
+    """Raise UsageError or DataError for whatever can be known before a file is read.
+
+    Names that no bundle has, wheels that fit no one machine, sources that are no plain files, and
+    an `out` that cannot be or that is one of them.
+    """
     for name in sources:
         if not manifest.is_known_name(name):
             raise UsageError(f"{name!r} cannot be in a bundle: use letters, digits, _ . + and -")
+    manifest.wheels_for(sources)
     stats = {source.path: _stat_of_plain_file(source.path) for source in sources.values()}
     try:
         if not out.parent.is_dir():

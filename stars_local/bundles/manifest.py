@@ -2,7 +2,8 @@
 
 A bundle is a plain, uncompressed tar of plain files: nothing in it can be larger than it is.
 
-    manifest.json          this list: name, size, sha256 and licence of every other member
+    manifest.json          this list: name, size, sha256 and licence of every other member, and
+                           the Pythons and platforms that the wheels are for
     manifest.json.sig      Ed25519 over the bytes of manifest.json, where it was signed
     sbom.json              the same as a CycloneDX 1.5 document
     install.py             installs from a bare Python, before anything else is there
@@ -17,17 +18,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
 
+from stars_local.bundles.fit import Fit, fit_from, fit_of
 from stars_local.catalog.folder import is_reserved
 from stars_local.catalog.manifests import clean_licence
 from stars_local.core.errors import DataError
 from stars_local.core.strict_json import parse_json
 
-SCHEMA = 1
+SCHEMA = 2
+_BEFORE = 1  # the same without `wheels_for`
 MANIFEST, SIGNATURE, SBOM, INSTALLER = (
     "manifest.json",
     "manifest.json.sig",
@@ -43,6 +46,8 @@ _NAME = re.compile(
     rf"|calibrations/{_PLAIN}\.json|prompts/{_PLAIN}"
     rf"|wheels/(?={_PLAIN}\.whl\Z)[^-]+-[^-]+-.+"
 )
+_KEYS = {"schema", "stars_local", "items"}
+_WHEELS = "wheels/"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -56,6 +61,14 @@ class Item:
     licence: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a manifest lists; wheels_for: None where no wheels are, or where nobody said."""
+
+    items: list[Item]
+    wheels_for: Fit | None
+
+
 def is_known_name(name: str) -> bool:
     """Whether a bundle may hold a member of this name besides the manifest and its signature."""
     kind, _, rest = name.partition("/")
@@ -64,20 +77,32 @@ def is_known_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and ".." not in name
 
 
+def wheels_for(names: Iterable[str]) -> Fit | None:
+    """Which machines the wheels among some members fit; UsageError where that is none."""
+    return fit_of(name.removeprefix(_WHEELS) for name in names if name.startswith(_WHEELS))
+
+
 def to_bytes(items: Sequence[Item], version: str) -> bytes:
     """The manifest: the same bytes for the same items, whatever their order."""
+    fit = wheels_for(item.name for item in items)
     rows = [asdict(item) for item in sorted(items, key=lambda item: item.name)]
-    content = {"schema": SCHEMA, "stars_local": version, "items": rows}
+    content = {
+        "schema": SCHEMA,
+        "stars_local": version,
+        "wheels_for": None if fit is None else asdict(fit),
+        "items": rows,
+    }
     return (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode()
 
 
-def from_bytes(data: bytes, where: str) -> list[Item]:
+def from_bytes(data: bytes, where: str) -> Contents:
     """Read a manifest strictly; DataError for anything that `to_bytes` would not write."""
     try:
         content = parse_json(data.decode())
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            raise ValueError(f"no object of schema {SCHEMA}")
-        if set(content) != {"schema", "stars_local", "items"}:
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if type(schema) is not int or schema not in (SCHEMA, _BEFORE):
+            raise ValueError(f"no object of schema {_BEFORE} or {SCHEMA}")
+        if set(content) != _KEYS | ({"wheels_for"} if schema == SCHEMA else set()):
             raise ValueError("other keys than a manifest has")
         rows = content["items"]
         if not isinstance(rows, list) or len(rows) > MAX_MEMBERS:
@@ -86,9 +111,13 @@ def from_bytes(data: bytes, where: str) -> list[Item]:
         folded = [item.name.casefold() for item in items]
         if len(set(folded)) != len(folded):
             raise ValueError("two members of one name")
+        fit = content.get("wheels_for")
+        if schema == SCHEMA and (fit is None) == any(n.startswith(_WHEELS) for n in folded):
+            raise ValueError("wheels_for: there for wheels, and for nothing else")
+        found = Contents(items, None if fit is None else fit_from(fit))
     except ValueError as error:
         raise DataError(f"{where}: not a manifest of a bundle: {error}") from error
-    return items
+    return found
 
 
 def sbom(items: Sequence[Item], version: str) -> bytes:

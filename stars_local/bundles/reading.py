@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from stars_local.bundles import manifest
-from stars_local.bundles.manifest import Item
+from stars_local.bundles.fit import Fit
+from stars_local.bundles.manifest import Contents, Item
 from stars_local.bundles.members import Member, members
 from stars_local.bundles.signing import check_signature
 from stars_local.catalog.space import need_room
@@ -24,17 +25,19 @@ _CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a bundle holds, and whether a key was held against its signature."""
+    """What a bundle holds, whom its wheels are for if it says so, and the key that was held
+    against its signature."""
 
     items: tuple[Item, ...]
+    wheels_for: Fit | None
     signed_by: Path | None
 
 
 def verify_bundle(path: Path, on_progress: OnProgress, *, key: Path | None = None) -> Verified:
     """Read all of a bundle. Raises DataError that names the first member that is wrong."""
     with _opened(path) as file:
-        items = _check(path, file, on_progress, key, lambda _item: None)
-    return Verified(tuple(items), key)
+        found = _check(path, file, on_progress, key, lambda _item: None)
+    return Verified(tuple(found.items), found.wheels_for, key)
 
 
 def install_bundle(
@@ -98,14 +101,14 @@ def _check(
     on_progress: OnProgress,
     key: Path | None,
     target_of: Callable[[Item], Path | None],
-) -> list[Item]:
+) -> Contents:
     found = members(file, path)
     first = next(found, None)
     if first is None or first.name != manifest.MANIFEST:
         raise DataError(f"{path}: its first member is not {manifest.MANIFEST}: not a bundle")
     listed = _read(path, file, first, manifest.MAX_MANIFEST_BYTES)
-    items = manifest.from_bytes(listed, str(path))
-    waiting = {item.name: item for item in items}
+    contents = manifest.from_bytes(listed, str(path))
+    waiting = {item.name: item for item in contents.items}
     member, signature, done = next(found, None), None, 0
     if member is not None and member.name == manifest.SIGNATURE:
         signature = _read(path, file, member, manifest.SIGNATURE_BYTES)
@@ -121,11 +124,11 @@ def _check(
             )
         _take(path, file, member, item, target_of(item))
         done += 1
-        on_progress(f"reading {path.name}", done, len(items))
+        on_progress(f"reading {path.name}", done, len(contents.items))
         member = next(found, None)
     if waiting:
         raise DataError(f"{path}: {min(waiting)} is missing: the file is cut short; fetch it again")
-    return items
+    return contents
 
 
 def _read(path: Path, file: IO[bytes], member: Member, limit: int) -> bytes:

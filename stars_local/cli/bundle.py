@@ -47,7 +47,10 @@ def create_command(
     ] = None,
     wheels: Annotated[
         bool,
-        typer.Option("--wheels", help="This version's wheels, by pip, for this kind of machine."),
+        typer.Option(
+            "--wheels",
+            help="This version's wheels, by pip, for the platform and Python of this machine.",
+        ),
     ] = False,
     wheels_from: Annotated[
         Path | None,
@@ -120,16 +123,23 @@ def verify_command(path: Bundle, verify_key: VerifyKey = None, as_json: AsJson =
     from stars_local.cli.terminal import neutralise
 
     with stages() as on_progress:
-        items = verify_bundle(path, on_progress, key=verify_key).items
+        found = verify_bundle(path, on_progress, key=verify_key)
+    items, fit = found.items, found.wheels_for
     if as_json:
         from dataclasses import asdict
 
-        rows = [asdict(item) for item in items]
-        typer.echo(json.dumps({"signature_checked": verify_key is not None, "items": rows}))
+        content = {
+            "signature_checked": verify_key is not None,
+            "wheels_for": None if fit is None else asdict(fit),
+            "items": [asdict(item) for item in items],
+        }
+        typer.echo(json.dumps(content))
         return
     for item in items:
         licence = item.licence or "licence unknown"
         typer.echo(neutralise(f"{item.name} ({mebibytes(item.size_bytes)}, {licence})"))
+    if fit is not None:
+        typer.echo(f"wheels for {fit}")
     checked = "signature good" if verify_key is not None else "signature not asked for"
     typer.echo(f"intact: {_sum_up(items)}, {checked}")
 
@@ -158,7 +168,8 @@ def install_command(
         return None
 
     with stages() as on_progress, ExitStack() as locks:
-        items = verify_bundle(path, on_progress, key=verify_key).items
+        verified = verify_bundle(path, on_progress, key=verify_key)
+        items = verified.items
         _refuse_hidden_rewards(path, items, folder)
         for item in items:
             if item.name.startswith("models/"):
@@ -181,6 +192,8 @@ def install_command(
         typer.echo(neutralise(f"installed {found}"))
     for found in kept:
         typer.echo(neutralise(f"kept {found}: yours has other bytes than the bundle's"))
+    if verified.wheels_for is not None:
+        typer.echo(f"left the wheels for {verified.wheels_for}: its install.py installs them")
 
 
 def _record_rewards(folder: Path, placed: Mapping[Item, Path]) -> None:

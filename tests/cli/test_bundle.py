@@ -16,6 +16,7 @@ from stars_local.bundles.create import Source, create_bundle
 from stars_local.cli.app import app
 from tests.support.tiny_gguf import write_tiny
 from tests.support.tiny_reward import write_tiny_reward
+from tests.support.tiny_wheel import write_wheel
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "airgap.md"
 runner = CliRunner()
@@ -289,3 +290,17 @@ def test_two_files_of_one_name_are_refused_instead_of_one_being_lost(place: Path
     said = run("bundle", "create", "stars.tar", *both, code=2)
     assert "more/tiny.gguf would both be models/tiny.gguf: rename one" in said
     run("bundle", "create", "stars.tar", "--model", "tiny", "--model", "models/tiny.gguf")
+
+
+def test_whom_the_wheels_are_for_is_shown(place: Path) -> None:
+    (place / "wheels").mkdir()
+    ours = write_wheel(place / "wheels", "stars_local", "1", {"a.py": b""})
+    ours.rename(place / "wheels" / "stars_local-1-cp27-cp27-win_arm64.whl")
+    create("--wheels-from", "wheels")
+    assert "wheels for cp27 on win-arm64" in run("bundle", "verify", "stars.tar").splitlines()
+    told = json.loads(run("bundle", "verify", "stars.tar", "--json"))["wheels_for"]
+    assert told == {"pythons": ["cp27"], "platforms": ["win-arm64"]}
+    lines = run("bundle", "install", "stars.tar").splitlines()
+    assert lines[-1] == "left the wheels for cp27 on win-arm64: its install.py installs them"
+    create()
+    assert "wheels" not in run("bundle", "verify", "stars.tar")

@@ -101,7 +101,7 @@ def test_manifests_of_bundles(listed: object, data: st.DataObject) -> None:
     spoilt = data.draw(json_or_bytes(listed))
 
     def read() -> None:
-        for item in manifest.from_bytes(spoilt, "b.tar"):
+        for item in manifest.from_bytes(spoilt, "b.tar").items:
             sound(item)
 
     refused_cleanly(read)
@@ -111,7 +111,7 @@ def test_every_odd_value_in_a_manifest_of_a_bundle(listed: dict[str, object]) ->
     for spoilt in every_odd_value(listed):
 
         def read(spoilt: bytes = spoilt) -> None:
-            for item in manifest.from_bytes(spoilt, "b.tar"):
+            for item in manifest.from_bytes(spoilt, "b.tar").items:
                 sound(item)
 
         refused_cleanly(read)
