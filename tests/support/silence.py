@@ -4,7 +4,8 @@
 
 Each command's exit code goes to stdout as a line of JSON. `--forbid` raises in Python code and
 kills the process in native code (and in its children) where a socket is made; `--break` makes
-one, to see that it is noticed.
+one, to see that it is noticed. Native code may make local ones (AF_UNIX): the C library asks a
+daemon for users' names by them, and they reach no other machine.
 """
 
 from __future__ import annotations
