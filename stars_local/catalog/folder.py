@@ -1,8 +1,9 @@
 """Where model files live, and how processes take turns there.
 
 FOLDER/*.gguf         models, whole; links where `import` made them
-FOLDER/manifests/     what each file that was fetched or imported must hash to
-FOLDER/downloads/     unfinished downloads, kept so that the next pull goes on from there
+FOLDER/manifests/     what each file that was fetched, imported or installed must hash to
+FOLDER/downloads/     unfinished downloads, kept so that the next pull goes on from there, and
+                      NAME.arriving.json: the manifest of a file that is about to get its name
 FOLDER/.locks/        one lock a file name
 """
 
@@ -22,18 +23,28 @@ ENVIRONMENT = "STARS_LOCAL_MODELS_DIR"
 
 def models_folder(given: Path | None = None) -> Path:
     """The given folder, else the environment variable's, else `models/` of a checkout, else the
-    user's data folder."""
+    user's data folder. A leading ~ is a home folder, also where no shell saw it.
+
+    Raises ModelError for the home of nobody.
+    """
     if given is not None:
-        return given
+        return _expanded(given)
     named = os.environ.get(ENVIRONMENT)
     if named:
-        return Path(named)
+        return _expanded(Path(named))
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").is_file():
         return checkout / "models"
     import platformdirs
 
     return Path(platformdirs.user_data_dir("stars-local", appauthor=False)) / "models"
+
+
+def _expanded(folder: Path) -> Path:
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"{folder}: {error} Give another folder of models") from error
 
 
 def downloads_folder(folder: Path) -> Path:

@@ -13,13 +13,14 @@ from stars_local.catalog.sources import part_names
 from stars_local.catalog.verify import model_files
 from stars_local.core.errors import ModelError
 from stars_local.core.progress import OnProgress
-from stars_local.llama.gguf_check import read_metadata
+from stars_local.llama.gguf_check import check_length, read_metadata
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One model. path is None where it is known and not here; the rest is None where nobody
-    says. trouble: why the file here cannot be read. Sizes of split models are those of all
+    says. trouble: why the file here is no use, as far as a look at its size and header tells.
+    Sizes of split models are those of all
     parts here."""
 
     name: str
@@ -47,7 +48,7 @@ def list_models(folder: Path) -> list[Entry]:
                 model.quant,
                 model.n_ctx,
                 model.source,
-                None if path is None or path.exists() else "the link leads nowhere",
+                None if path is None else _wrong_size(folder, path),
             )
         )
     for path in here.values():
@@ -90,12 +91,36 @@ def _entry(folder: Path, path: Path, others: list[Path]) -> Entry:
         if manifest is not None:
             source = manifest.source
             licence = licence if manifest.licence is None else manifest.licence
+        trouble = _trouble(folder, path, others)
     except ModelError as error:
         trouble = str(error)
     sizes = [_size(part) for part in (path, *others)]
     known = [size for size in sizes if size is not None]
     size = sum(known) if known else None
     return Entry(path.stem, path, size, licence, quant, n_ctx, source, trouble)
+
+
+def _trouble(folder: Path, path: Path, others: list[Path]) -> str | None:
+    """What is wrong with a model's files; ModelError for those that cannot be read."""
+    n_missing = len(part_names(path.name)) - 1 - len(others)
+    if n_missing > 0:
+        return f"{n_missing} of its parts are missing: pull or import it again"
+    for part in (path, *others):
+        wrong = _wrong_size(folder, part)
+        if wrong is not None:
+            return wrong
+        check_length(part, read_metadata(part))
+    return None
+
+
+def _wrong_size(folder: Path, path: Path) -> str | None:
+    size, manifest = _size(path), manifest_of(folder, path.name)
+    if size is None:
+        return "the link leads nowhere: remove it, and pull or import the model again"
+    if manifest is None or size == manifest.size_bytes:
+        return None
+    found = f"{path.name} has {size} bytes, {manifest.size_bytes} when it came"
+    return f"{found}: remove it, and pull or import it again"
 
 
 def _size(path: Path) -> int | None:

@@ -28,7 +28,7 @@ from stars_local.catalog.resolve import resolve
 from stars_local.catalog.sources import IndexSource
 from stars_local.catalog.verify import verify_models
 from stars_local.core.errors import ModelError, NetworkError, UsageError
-from tests.support.tiny_gguf import write_tiny
+from tests.support.tiny_gguf import write_tiny, write_tiny_split
 
 ROOT = Path(__file__).parents[2]
 
@@ -345,6 +345,42 @@ def test_listing_shows_known_ones_and_troubled_ones(folder: Path, tiny: Path) ->
     assert all(entries[name].trouble for name in ("broken", "away"))
 
 
+@pytest.mark.parametrize("manifest", [True, False])
+def test_listing_calls_a_cut_file_no_good(folder: Path, tiny: Path, manifest: bool) -> None:
+    if manifest:
+        import_model(tiny, folder, ignore, copy=True)
+    content = tiny.read_bytes()
+    for n_bytes, is_good in ((len(content), True), (len(content) - 1, False), (1000, False)):
+        (folder / "tiny.gguf").write_bytes(content[:n_bytes])
+        (entry,) = [entry for entry in list_models(folder) if entry.name == "tiny"]
+        assert (entry.trouble is None) is is_good
+        assert is_good or (
+            f"{n_bytes} bytes" in str(entry.trouble) and "again" in str(entry.trouble)
+        )
+
+
+def test_listing_calls_a_cut_known_model_no_good(
+    folder: Path, tiny: Path, known_tiny: KnownModel
+) -> None:
+    (folder / "tiny.gguf").write_bytes(tiny.read_bytes())
+    assert [entry.trouble for entry in list_models(folder) if entry.path] == [None]
+    (folder / "tiny.gguf").write_bytes(tiny.read_bytes()[:1000])
+    (entry,) = [entry for entry in list_models(folder) if entry.path]
+    assert "tiny.gguf has 1000 bytes" in str(entry.trouble)
+
+
+def test_listing_misses_a_part(folder: Path, tmp_path: Path) -> None:
+    parts = write_tiny_split(tmp_path, "llama")
+    import_model(parts[0], folder, ignore, copy=True)
+    for change in (lambda path: path.write_bytes(b"GGUF"), Path.unlink):
+        assert [entry.trouble for entry in list_models(folder) if entry.path] == [None]
+        last = folder / parts[-1].name
+        change(last)
+        (entry,) = [entry for entry in list_models(folder) if entry.path]
+        assert entry.trouble is not None
+        last.write_bytes(parts[-1].read_bytes())
+
+
 def test_resolving_names(folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STARS_LOCAL_MODELS_DIR", str(folder))
     assert models_folder() == folder
@@ -357,6 +393,14 @@ def test_resolving_names(folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPat
         resolve(None)
     with pytest.raises(ModelError, match="did you mean 'own'"):
         resolve("owm")
+
+
+def test_a_home_folder_that_no_shell_saw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("STARS_LOCAL_MODELS_DIR", "~/zz")
+    assert models_folder() == tmp_path / "zz" == models_folder(Path("~/zz"))
+    with pytest.raises(ModelError, match="~nobody-of-that-name"):
+        models_folder(Path("~nobody-of-that-name/zz"))
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny.gguf"])
