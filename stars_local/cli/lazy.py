@@ -123,6 +123,9 @@ class LazyGroup(TyperGroup):
 
     def _guarded(self, run: Callable[[], Any]) -> int:
         """Call, and turn whatever ends it into an exit code and at most one line on stderr."""
+        _open_closed()
+        if sys.stdout is None:
+            return self._fail("standard output is closed: send it to /dev/null to see none", 1)
         try:
             code = run()
             sys.stdout.flush()
@@ -148,6 +151,14 @@ class LazyGroup(TyperGroup):
         line = neutralise(" ".join(message.split()))
         print(f"stars-local: {line}", file=sys.stderr)
         return code
+
+
+def _open_closed() -> None:
+    """Where stdin or stderr is closed, nothing is read or told; a file must not get its number."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY), encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
 
 
 def _drop_stdout() -> None:

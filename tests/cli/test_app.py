@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,6 +105,20 @@ def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
 
 def test_no_command_shows_help() -> None:
     assert runner.invoke(app, []).stdout == runner.invoke(app, ["--help"]).stdout
+
+
+@pytest.mark.parametrize(("closed", "code"), [(1, 1), (2, 0), (0, 0)])
+def test_a_stream_that_is_closed_is_no_bug(closed: int, code: int) -> None:
+    program = "from stars_local.cli.app import main; main()"
+    command = [sys.executable, "-c", program, "models", "path"]
+    quoted = f"{shlex.join(command)} {closed}{'<' if closed == 0 else '>'}&-"
+    done = subprocess.run(["sh", "-c", quoted], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    if closed == 1:
+        assert done.stderr.startswith("stars-local: standard output is closed")
+        assert done.stderr.count("\n") == 1
+    else:
+        assert done.stderr == "" and done.stdout.count("\n") == 1
 
 
 def test_version() -> None:
