@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stars_local.catalog.folder import models_folder
+from stars_local.catalog.known import KNOWN
 from stars_local.catalog.manifests import manifest_of
 from stars_local.catalog.resolve import resolve
 from stars_local.core.errors import StarsError
@@ -16,6 +17,7 @@ from stars_local.doctor import checks, trials
 from stars_local.doctor.checks import Check
 from stars_local.doctor.trials import TrialFailed
 from stars_local.llama.memory import available_bytes
+from stars_local.reward.resolve import find_model
 
 LIMIT_S = 60.0
 SPEED_LIMIT_S = 15.0  # an idle machine needs about five, once
@@ -39,8 +41,14 @@ def examine(model: str, reward: str, models_dir: Path | None) -> Iterator[Check]
     try:
         yield from _gpus()
         yield from _llama(started["llama"])
-        yield from _providers(started["providers"], reward)
-        yield from _model(model, reward, folder)
+        try:
+            place = find_model(reward, folder)[0]
+        except StarsError as error:
+            remedy = "give --reward a name that is known, or the folder of a reward model"
+            yield Check("reward", "failure", str(error), remedy)
+            place = None
+        yield from _providers(started["providers"], place)
+        yield from _model(model, reward, folder, place)
     finally:
         for process in started.values():  # those that nobody waited for
             if process.poll() is None:
@@ -76,7 +84,7 @@ def _llama(process: subprocess.Popen[bytes]) -> Iterator[Check]:
     yield Check("backends", "good", f"{devices}; offloaded: {where}")
 
 
-def _providers(process: subprocess.Popen[bytes], reward: str) -> Iterator[Check]:
+def _providers(process: subprocess.Popen[bytes], reward: Path | None) -> Iterator[Check]:
     try:
         found = trials.finish(process, LIMIT_S)
     except TrialFailed as error:
@@ -86,26 +94,33 @@ def _providers(process: subprocess.Popen[bytes], reward: str) -> Iterator[Check]
     others = [name for name in found["providers"] if name not in _SHORT]
     listed = ", ".join(known + [f"{name} (not used)" for name in others])
     yield Check("onnxruntime", "good", f"{found['version']}, built with {listed}")
-    running = {name: trials.start("provider", name, reward) for name in sorted(known)}
+    if reward is None:
+        return  # there is nothing to try them with
+    others_do = _CPU_INSTEAD
+    order = sorted(known, key=lambda name: (name != "cpu", name))
+    running = {name: trials.start("provider", name, str(reward)) for name in order}
     for name, trial in running.items():
         try:
             done = trials.finish(trial, LIMIT_S)
         except TrialFailed as error:
             what = f"provider {name}"
             if name == "cpu":
-                remedy = "see 'stars-local reward check' and 'stars-local models verify'"
-                yield Check(what, "failure", str(error), remedy)
+                others_do = "see 'stars-local reward check' and 'stars-local models verify'"
+                yield Check(what, "failure", str(error), others_do)
             else:
-                yield Check(what, "warning", str(error), _CPU_INSTEAD)
+                yield Check(what, "warning", str(error), others_do)
         else:
             yield Check(f"provider {name}", "good", f"loads; {done['name']} scores as it should")
 
 
-def _model(model: str, reward: str, folder: Path) -> Iterator[Check]:
+def _model(model: str, reward: str, folder: Path, place: Path | None) -> Iterator[Check]:
     try:
         path = resolve(model, folder)
     except StarsError as error:
-        yield Check("model", "failure", str(error), f"stars-local models pull {model}")
+        remedy = f"stars-local models pull {model}"
+        if model not in KNOWN:
+            remedy = "give --model a name of 'stars-local models list', or a GGUF file"
+        yield Check("model", "failure", str(error), remedy)
         return
     try:
         size = path.stat().st_size
@@ -122,12 +137,13 @@ def _model(model: str, reward: str, folder: Path) -> Iterator[Check]:
         found = f"{path.name} has {size} bytes, {known.size_bytes} when it came"
         yield Check("model", "failure", found, "remove it, and pull or import it again")
         return
-    try:
-        result = trials.finish(trials.start("pair", str(path), reward), LIMIT_S)
-    except TrialFailed as error:
-        yield Check("model", "failure", f"{path.name}: {error}", "stars-local models verify")
-        return
-    yield from _opened(path.name, result, reward)
+    if place is not None:
+        try:
+            result = trials.finish(trials.start("pair", str(path), str(place)), LIMIT_S)
+        except TrialFailed as error:
+            yield Check("model", "failure", f"{path.name}: {error}", "stars-local models verify")
+            return
+        yield from _opened(path.name, result, reward)
     try:
         rates = trials.finish(trials.start("speed", str(path)), SPEED_LIMIT_S)
     except TrialFailed as error:

@@ -14,6 +14,8 @@ from stars_local.cli.doctor import page
 from stars_local.doctor import checks, examination, trials
 from stars_local.doctor.checks import Check
 from stars_local.doctor.trials import TrialFailed
+from tests.support.tiny_gguf import write_tiny
+from tests.support.tiny_reward import write_tiny_reward
 
 GOOD = Check("cpu", "good", "a machine")
 WARNING = Check("gpu", "warning", "no driver \x1b[31m", "install it " * 12)
@@ -61,7 +63,7 @@ def test_the_home_folder_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_link_to_nowhere_in_the_models_folder_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "away.gguf").symlink_to(tmp_path / "nowhere" / "x.gguf")
-    (found,) = examination._model("away", "hh-minilm", tmp_path)
+    (found,) = examination._model("away", "hh-minilm", tmp_path, None)
     assert found.state == "failure" and "away.gguf" in found.found
     assert "pull or import it again" in str(found.remedy)
 
@@ -108,12 +110,66 @@ def test_a_trial_that_ends_badly_is_a_finding(
     assert process.poll() is not None
 
 
-def test_a_missing_model_fails_with_its_remedy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    program = 'print(\'{"build": "b", "devices": [], "offloads": false, '
-    program += '"version": "1", "providers": []}\')'
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of libraries go well, those of models do not."""
+    said = json.dumps({"build": "b", "devices": [], "offloads": False, "version": "1",
+                       "providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]})  # fmt: skip
+    program = f"""
+import sys
+print({said!r} if len(sys.argv) == 2 else '{{"error": "does not load"}}')
+"""
     monkeypatch.setattr(trials, "_PROGRAM", program)
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_missing_model_fails_with_its_remedy(tmp_path: Path) -> None:
     found = list(examination.examine("SmolLM2-135M-Instruct.Q4_1", "hh-minilm", tmp_path))
     assert found[-1].state == "failure" and "models pull" in str(found[-1].remedy)
     assert checks.exit_code(found) == 1
+
+
+@pytest.mark.usefixtures("stub")
+def test_models_that_nobody_knows_are_not_to_be_pulled(tmp_path: Path) -> None:
+    found = {check.name: check for check in examination.examine("nosuch", "no-reward", tmp_path)}
+    assert "'nosuch'" in found["model"].found
+    assert "models list" in str(found["model"].remedy) and "pull" not in str(found["model"].remedy)
+    assert found["reward"].state == "failure" and "'no-reward'" in found["reward"].found
+    assert not any("none needed" in str(check.remedy) for check in found.values())
+    assert not [name for name in found if name.startswith("provider ")], "no blame for the others"
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_reward_model_that_nothing_loads_is_not_said_to_run_on_the_cpu(tmp_path: Path) -> None:
+    found = {check.name: check for check in examination.examine("x", "hh-minilm", tmp_path)}
+    assert found["provider cpu"].state == "failure" and found["provider cuda"].state == "warning"
+    assert "reward check" in str(found["provider cuda"].remedy)
+
+
+@pytest.mark.slow
+def test_the_report_tells_no_prompt_and_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {"STARS_LOCAL_SESSIONS": "sessions", "STARS_LOCAL_MODELS_DIR": "models"}
+    for variable, name in {**folders, "XDG_DATA_HOME": "data", "XDG_CACHE_HOME": "cache"}.items():
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    write_tiny(tmp_path / "models" / "tiny.gguf", "llama")
+    write_tiny_reward(tmp_path / "tiny-reward")
+    models = ["--model", "tiny", "--reward", "tiny-reward"]
+    secret = "zanzibar quokka seventeen"
+    small = "--n-ctx 256 --threads 1 --seed 0 --max-new-tokens 8 --segment-size 4 --provider cpu"
+    given = "--alpha 0.5 --beta 0.5 --reward-threshold 0"
+    words = ["chat", *models, *small.split(), *given.split()]
+    asked = CliRunner().invoke(app, words, input=f"{secret}\n")
+    assert asked.exit_code == 0, asked.output
+    (kept,) = (tmp_path / "sessions").glob("*.jsonl")
+    assert secret in kept.read_text("utf-8")
+    answer = asked.stdout.strip()
+    found = list(examination.examine("tiny", "tiny-reward", None))
+    for more in ([], ["--json"]):
+        _, report = doctor(monkeypatch, found, *more)
+        assert "rollback" in report
+        for text in (*secret.split(), answer):
+            assert text and text not in report
