@@ -263,7 +263,7 @@ class TableReward:
             Reward(self._value(text), {"table": self._value(text)}) for _, text in items
         )
         n_batches = min(1, len(items)) if self._batch_invariant else len(items)
-        return Scores(rewards, n_batches, sum(len(text) for _, text in items))
+        return Scores(rewards, n_batches, tuple(len(text) for _, text in items))
 
     def _value(self, text: str) -> float:
         if callable(self._rewards):

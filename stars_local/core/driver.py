@@ -121,12 +121,13 @@ class Driver:
         _check_finite(scores, items)
         first = 0
         for run, many in zip(runs, texts, strict=True):
-            mine = scores.rewards[first : first + len(many)]
+            mine = slice(first, first + len(many))
             first += len(many)
-            run.count_scores(many, scores, len(items))
+            run.count_scores(mine, scores)
+            rewards = scores.rewards[mine]
             if run.initial_reward is None and many == (run.task.context.prefill,):
-                run.initial_reward = mine[0].value
-            yield from self._advance(run, mine)
+                run.initial_reward = rewards[0].value
+            yield from self._advance(run, rewards)
 
     def _scores(
         self, rm: RewardModel, runs: Sequence[Run], items: Sequence[tuple[Prompt, str]]

@@ -137,11 +137,12 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Rewards in the order asked for, and what they cost: ONNX runs and reward-model tokens."""
+    """Rewards in the order asked for, and what they cost: runs of the network, and the tokens of
+    each text, prompt included and padding left out; none where nothing counts them."""
 
     rewards: tuple[Reward, ...]
     n_batches: int
-    n_tokens: int = 0
+    n_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

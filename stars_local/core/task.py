@@ -80,16 +80,16 @@ class Run:
             self.task.prompt.prefill,
         )
 
-    def count_scores(self, texts: tuple[str, ...], scores: Scores, n_texts: int) -> None:
-        """Enter a call of the reward model that scored `n_texts` texts, these among them.
+    def count_scores(self, mine: slice, scores: Scores) -> None:
+        """Enter a call of the reward model; `mine` are this answer's texts among those scored.
 
         A run of the network that served several answers counts for each that had a text in it.
         """
-        share = len(texts) / n_texts
-        self.n_rm_calls += len(texts)
-        alone = n_texts == len(texts)
-        self.n_rm_batches += scores.n_batches if alone else min(scores.n_batches, len(texts))
-        self.n_rm_tokens += round(scores.n_tokens * share)
+        n_mine = len(scores.rewards[mine])
+        self.n_rm_calls += n_mine
+        alone = n_mine == len(scores.rewards)
+        self.n_rm_batches += scores.n_batches if alone else min(scores.n_batches, n_mine)
+        self.n_rm_tokens += sum(scores.n_tokens[mine])
 
     def record(self, event: Event) -> Event:
         """Enter an event of the method; a Kept one learns what is final to print."""

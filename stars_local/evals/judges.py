@@ -91,10 +91,10 @@ class LogprobJudge:
 
     def score(self, items: Sequence[tuple[Prompt, str]]) -> Scores:
         """Nats by token, at most 0; NaN for an answer without a token."""
-        rewards, n_tokens = [], 0
+        rewards, n_tokens = [], []
         for prompt, text in items:
             each = self._model.logprobs(prompt, text)
-            n_tokens += len(each)
+            n_tokens.append(len(each))
             value = sum(each) / len(each) if each else math.nan
             rewards.append(Reward(value, {LOGPROB: value}))
-        return Scores(tuple(rewards), len(items), n_tokens)
+        return Scores(tuple(rewards), len(items), tuple(n_tokens))

@@ -162,7 +162,7 @@ class CombinedReward:
         return Scores(
             tuple(rewards),
             sum(each.n_batches for each in scores.values()),
-            sum(each.n_tokens for each in scores.values()),
+            tuple(map(sum, zip(*(each.n_tokens for each in scores.values()), strict=True))),
         )
 
     def _steered(self) -> str:

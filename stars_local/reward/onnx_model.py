@@ -115,7 +115,7 @@ class OnnxRewardModel:
                         "export it as fp32, or use another model"
                     )
             rewards.append(Reward(axes[self._steered], axes))
-        return Scores(tuple(rewards), n_batches, sum(map(len, rows)))
+        return Scores(tuple(rewards), n_batches, tuple(map(len, rows)))
 
     def encode(
         self, prompt: Prompt, response: str, *, max_response_tokens: int | None = None

@@ -110,10 +110,12 @@ def test_responses_are_told_apart(model: RewardModel) -> None:
 
 def test_costs_are_counted(model: RewardModel) -> None:
     none = model.score([])
-    assert (none.rewards, none.n_batches, none.n_tokens) == ((), 0, 0)
+    assert (none.rewards, none.n_batches, none.n_tokens) == ((), 0, ())
     scores = model.score(ITEMS)
     assert scores.n_batches >= 1
-    assert scores.n_tokens > 0
+    assert len(scores.n_tokens) == len(ITEMS) and sum(scores.n_tokens) > 0
+    each = [model.score([item]).n_tokens for item in ITEMS]
+    assert sum(each, ()) == scores.n_tokens, "what one text costs is nothing to its neighbours"
     if not model.batch_invariant:
         assert scores.n_batches == len(ITEMS)
 

@@ -45,7 +45,7 @@ class PromptReward(TableReward):
             )
             for prompt, text in items
         )
-        return Scores(rewards, 1, len(items))
+        return Scores(rewards, 1, (1,) * len(items))
 
 
 def prompts(n: int, name: str) -> list[Prompt]:

@@ -104,7 +104,7 @@ def test_refusals_and_likelihoods_never_stand_for_quality() -> None:
     judge = LogprobJudge(Scripted(longer))
     scores = judge.score([(PROMPT, "aa aaaa"), (PROMPT, "")])
     assert scores.rewards[0].value == pytest.approx(-math.log(8) / 2)
-    assert math.isnan(scores.rewards[1].value) and scores.n_tokens == 2
+    assert math.isnan(scores.rewards[1].value) and scores.n_tokens == (2, 0)
     names = ["steering", "refusal", judge.info.name]
     assert quality_judge(names) is None
     assert quality_judge([*names, "other"]) == "other"

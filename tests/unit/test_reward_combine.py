@@ -39,7 +39,7 @@ class AxesTable:
 
     def score(self, items: list[tuple[Prompt, str]]) -> Scores:
         found = [self._table[text] for _, text in items]
-        return Scores(tuple(Reward(next(iter(a.values())), a) for a in found), 1, len(items))
+        return Scores(tuple(Reward(next(iter(a.values())), a) for a in found), 1, (1,) * len(items))
 
 
 def two_axes(harmless: float, helpful: float) -> AxesTable:
@@ -89,7 +89,7 @@ def test_axes_of_two_models_are_told_apart() -> None:
     assert model.info.sha256 not in {"o" * 64, "oo" * 64}
     assert len(model.info.sha256) == 64
     assert model.score([(PROMPT, "text")] * 3).n_batches == 2
-    assert model.score([(PROMPT, "text")] * 3).n_tokens == 6
+    assert model.score([(PROMPT, "text")] * 3).n_tokens == (2, 2, 2)
 
 
 def test_one_model_keeps_its_own_digest_and_batch_policy() -> None:
