@@ -18,12 +18,12 @@ from stars_local.cohorts import Layout, layout_of, longest_prompt
 from stars_local.config import Configured, configure
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import UsageError
-from stars_local.core.methods.registry import parse_method
+from stars_local.core.methods.registry import Parts, build, parse_method
 from stars_local.core.ports import RewardModel
 from stars_local.core.records import Prompt
 from stars_local.evals.judges import STEERING, is_steering
 from stars_local.evals.runner import Arm, Plan
-from stars_local.method_settings import Thresholds, recorded_params, spec_of
+from stars_local.method_settings import Thresholds, method_params, name_of, recorded_params, spec_of
 from stars_local.output import versions
 from stars_local.settings import AUTO, OPTIONS, Settings
 
@@ -68,27 +68,32 @@ class Opened:
     """Models that are open: one language model at a time, and each reward model asked for.
 
     prompts: all that will be drawn for, so that each can have a stream of its own; none, and
-    they share one cache.
+    they share one cache. n_turns: the answers that stand before what is drawn, for which these
+    prompts leave a blank.
     """
 
     cohort: int
     prompts: Sequence[Prompt] = ()
+    n_turns: int = 0
     language: compose.Models | None = None
     rewards: dict[tuple[object, ...], RewardModel] = field(default_factory=dict)
     key: tuple[object, ...] = ()
     _longest: dict[tuple[object, ...], int | None] = field(default_factory=dict)
 
-    def layout(self, settings: Settings) -> Layout:
-        """The context of a cohort. Raises UsageError."""
-        return layout_of(settings, self.cohort, self._longest_prompt(settings))
+    def go_on_with(self, prompts: Sequence[Prompt]) -> None:
+        """From now on these are drawn for, each after an answer to what was asked before."""
+        self.prompts, self.n_turns = prompts, self.n_turns + 1
+        self._longest.clear()
 
-    def _longest_prompt(self, settings: Settings) -> int | None:
-        if not self.prompts:
-            return None
-        key = settings.model, settings.lora
+    def layout(self, settings: Settings) -> Layout:
+        """The context of a cohort. Raises UsageError, also where the longest prompt with its
+        answer is more than the model was trained for."""
+        if not self.prompts or settings.n_ctx is not None:
+            return layout_of(settings, self.cohort, None)
+        key = settings.model, settings.lora, settings.max_new_tokens
         if key not in self._longest:
-            self._longest[key] = longest_prompt(settings, self.prompts)
-        return self._longest[key]
+            self._longest[key] = longest_prompt(settings, self.prompts, self.n_turns)
+        return layout_of(settings, self.cohort, self._longest[key])
 
     def language_key(self, settings: Settings) -> tuple[object, ...]:
         """What arms must have in common to be drawn with the same open language model."""
@@ -166,6 +171,8 @@ def make_arm(name: str, settings: Settings, opened: Opened, find: FindThresholds
         clear(held)
         return compose.open_driver(held, n_slots=n_slots)
 
+    # what is wrong with its parameters comes out here, before anything is written
+    build(name_of(settings), method_params(settings, thresholds), Parts())
     params = {key: _recorded(value) for key, value in recorded_params(settings, thresholds).items()}
     info = models.language.info
     params |= {"seed": seed, "model_sha256": info.sha256, "adapters": info.adapters}

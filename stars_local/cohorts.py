@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 from stars_local import compose
 from stars_local.calibration import quick
+from stars_local.core.errors import UsageError
 from stars_local.core.records import Prompt
 from stars_local.llama.limits import need_sequences
 from stars_local.settings import Settings
 
 PROMPT_TOKENS = 384  # of context that a prompt is given, where nobody counted
 _ROUND = 64  # the length of a stream is a multiple of it
+_SPARE = 8  # a text cut anew has rarely more tokens than were drawn, never an eighth more
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,26 @@ def _stream(longest: int, max_new_tokens: int) -> int:
     return -(-(longest + max_new_tokens + 1) // _ROUND) * _ROUND
 
 
-def longest_prompt(settings: Settings, prompts: Sequence[Prompt]) -> int | None:
+def longest_prompt(settings: Settings, prompts: Sequence[Prompt], n_turns: int = 0) -> int | None:
     """Tokens of the longest prompt, by the model's own template; None where the model's state
-    cannot be cut, so that streams would copy."""
+    cannot be cut, so that streams would copy.
+
+    n_turns: answers that the prompts leave a blank for; each is counted with its most tokens and
+    some more, since it is cut into tokens anew. Raises UsageError where the longest prompt and
+    its answer do not fit into the context that the model was trained for.
+    """
     small = dataclasses.replace(settings, n_ctx=_ROUND)
     model = compose.open_language_model(small, n_sequences=2, unified=False)
     try:
-        return max(len(model.encode(prompt)) for prompt in prompts) if model.lends else None
+        answers = n_turns * (settings.max_new_tokens + settings.max_new_tokens // _SPARE)
+        longest, name = max((len(model.encode(prompt)), prompt.id) for prompt in prompts)
+        n, most = longest + answers, model.n_ctx_train
+        if n + settings.max_new_tokens > most:
+            raise UsageError(
+                f"the prompt {name!r} has {n} tokens{' with its answer before' * bool(n_turns)}, "
+                f"and {settings.max_new_tokens} new ones make more than the {most} that the model "
+                "was trained for: leave it out, lower --max-new-tokens, or give --n-ctx"
+            )
+        return n if model.lends else None
     finally:
         model.unload()

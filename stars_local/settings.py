@@ -147,7 +147,7 @@ class Settings:
         low=0, unset="the method's own",
     )  # fmt: skip
     budget: float | None = _option(
-        None, _NUM, _METHOD, "Decoded tokens per kept token wanted of adaptive or stopping.",
+        None, _NUM, _METHOD, "Judged tokens per kept token wanted of adaptive or stopping.",
         "RATIO", low=1,
         unset="the method's own",
     )  # fmt: skip
@@ -176,7 +176,7 @@ class Settings:
     )  # fmt: skip
     seed: int | None = _option(
         None, _INT, _SAMPLING, "Seed of all randomness; 0 is a seed.", "N", low=0, high=2**63 - 1,
-        unset="drawn at random and recorded",
+        unset="drawn at random and recorded; 0 in eval and sweep",
     )  # fmt: skip
     max_new_tokens: int = _option(256, _INT, _LIMITS, "Tokens in the answer.", "TOKENS", low=1)
     max_decoded_tokens: int | None = _option(

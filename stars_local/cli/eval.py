@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 
 DEFAULT_METHODS = ("vanilla", "stars")
 
+
+def finite_margin(value: float) -> float:
+    """A margin that rewards can be held against. Raises BadParameter for NaN and infinity."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no margin: give a difference of rewards")
+    return value
+
+
 Prompts = Annotated[
     Path, typer.Option(help="The prompts: a data set's own file, JSON lines, CSV or text.")
 ]
@@ -42,11 +51,17 @@ Judge = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(help="Most prompts.", min=1)]
 SampleSeed = Annotated[
-    int | None, typer.Option(help="Take a random sample of the prompts, not the first.")
+    int | None,
+    typer.Option(help="With --limit: a random sample of the prompts, not the first."),
 ]
 Cohort = Annotated[int, typer.Option(help="Prompts drawn together.", min=1, max=80)]
 Margin = Annotated[
-    float, typer.Option(help="Rewards that differ by no more are a tie, by every judge.", min=0.0)
+    float,
+    typer.Option(
+        help="Rewards that differ by no more are a tie, by every judge.",
+        min=0.0,
+        callback=finite_margin,
+    ),
 ]
 ShardOf = Annotated[str, typer.Option(metavar="I/N", help="This process's part.")]
 
@@ -131,7 +146,10 @@ def evaluate(
     from stars_local.arm_specs import read_arms
     from stars_local.arms import arm_settings
     from stars_local.cli.thresholds import thresholds_for
+    from stars_local.evals.records import check_file
 
+    if export_pairs is not None:
+        check_file(export_pairs)
     more = () if arms is None else read_arms(arms)
     methods = method or (() if more else DEFAULT_METHODS)
     named = arm_settings(configured, methods, more)
@@ -151,12 +169,14 @@ def draw_arms(
     from stars_local.cli.eval_estimate import show_estimate
     from stars_local.cli.judges import Judges, check_judges, open_judges
     from stars_local.evals.prompts import read_prompts
+    from stars_local.evals.records import check_folder
     from stars_local.evals.runner import parse_shard
-    from stars_local.evals.turns import SECOND, check_turns, second_turn
+    from stars_local.evals.turns import SECOND, check_turns, second_prompts, second_turn
     from stars_local.reward.combine import digests_of
 
     part = parse_shard(request.shard)
     check_judges(request.judges)
+    check_folder(request.out)
     seed = 0 if settings.seed is None else settings.seed
     found = read_prompts(
         request.prompts,
@@ -168,8 +188,7 @@ def draw_arms(
     )
     if request.turns == 2:
         check_turns(found.prompts, found.later_turns)
-    together = found.prompts if request.turns == 1 else ()  # how long second turns are, who knows
-    opened, judges = arms.Opened(request.cohort, together), Judges()
+    opened, judges = arms.Opened(request.cohort, found.prompts), Judges()
     try:
         named, find = choose(opened)
         made = arms.make_arms(named, opened, find, seed)
@@ -191,6 +210,7 @@ def draw_arms(
         show_estimate(plan, folders, part, opened.get(next(iter(named.values()))))
         lines = _run(plan, request.out, part, request.margin, judges)
         if request.turns == 2:
+            opened.go_on_with(second_prompts(found.prompts, found.later_turns))
             second = second_turn(plan, found.later_turns, lines)
             _run(second, folders[1], part, request.margin, Judges())
         return lines, found

@@ -48,9 +48,6 @@ def judge(
     try:
         single = {name: each.info.sha256 for name, each in judges.single.items()}
         pairs = {name: each.info.sha256 for name, each in judges.pairs.items()}
-        for name, digest in finished.judges.items():
-            if digest in {*single.values(), *pairs.values()}:
-                raise UsageError(f"{name} is a judge of {run} already: leave it out")
         wanted = judged_manifest(finished.manifest, single, pairs)
         lines = []
         with stages() as advance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,13 @@ KINDS = "reward:DIR, refusal, llm:GGUF or perplexity:GGUF"
 
 @dataclass(slots=True)
 class Judges:
-    """Open judges by the name they have in results: of single answers, and of pairs. taken: names
-    that others have."""
+    """Open judges by the name they have in results: of single answers, and of pairs. taken: the
+    digests of those that were there before, by name."""
 
     single: dict[str, RewardModel] = field(default_factory=dict)
     pairs: dict[str, GivesNextWords] = field(default_factory=dict)
     unloads: list[Callable[[], None]] = field(default_factory=list)
-    taken: Collection[str] = ()
+    taken: Mapping[str, str] = field(default_factory=dict)
 
     def recorded(self) -> dict[str, Any]:
         """What a run's manifest says of the judges of pairs; those of answers are in its plan."""
@@ -40,7 +40,7 @@ class Judges:
 
 
 def check_judges(texts: Sequence[str]) -> None:
-    """UsageError for a judge that is none, or is given twice; opens nothing."""
+    """UsageError for a judge that is none, is not there or is given twice; opens nothing."""
     for text in texts:
         kind, colon, path = text.partition(":")
         if kind not in ("reward", "refusal", "llm", "perplexity"):
@@ -49,18 +49,28 @@ def check_judges(texts: Sequence[str]) -> None:
             raise UsageError(f"--judge {text}: give {KINDS}")
         if texts.count(text) > 1:
             raise UsageError(f"--judge {text} is given twice: leave one out")
+        if kind == "reward":
+            from stars_local.reward.resolve import find_model
+
+            find_model(path)
+        elif path and not Path(path).is_file():
+            raise UsageError(f"--judge {text}: no file {path}: give a GGUF file")
 
 
 def open_judges(
-    texts: Sequence[str], steering: Collection[str], threads: int, taken: Collection[str] = ()
+    texts: Sequence[str],
+    steering: Collection[str],
+    threads: int,
+    taken: Mapping[str, str] | None = None,
 ) -> Judges:
     """Open all judges; steering: the digests of the models that the arms are steered by.
 
-    Raises UsageError for a reward model that also steers: it would judge its own work.
-    threads: of the language models, 0 for every core. taken: names that others have.
+    Raises UsageError for a reward model that also steers, since it would judge its own work, and
+    for one that judges already. threads: of the language models, 0 for every core. taken: the
+    digests of judges that were there before, by name.
     """
     check_judges(texts)
-    judges = Judges(taken=taken)
+    judges = Judges(taken={} if taken is None else taken)
     try:
         for text in texts:
             kind, _, path = text.partition(":")
@@ -110,5 +120,10 @@ def _add(judges: Judges, name: str, model: RewardModel) -> None:
 
 def _free(judges: Judges, name: str, sha256: str) -> str:
     """A name that no judge has yet: two models may call themselves alike."""
-    free = name not in {STEERING, *judges.taken, *judges.single, *judges.pairs}
-    return name if free else f"{name} {sha256[:6]}"
+    known = dict(judges.taken)
+    known |= {each: model.info.sha256 for each, model in judges.single.items()}
+    known |= {each: model.info.sha256 for each, model in judges.pairs.items()}
+    longer = f"{name} {sha256[:6]}"
+    if sha256 in (known.get(name), known.get(longer)):
+        raise UsageError(f"{name} is a judge already: leave it out")
+    return longer if name in {STEERING, *known} else name

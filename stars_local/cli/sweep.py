@@ -61,9 +61,9 @@ def sweep(
 
     All arms have the thresholds of --method's own segment size, so that one thing differs.
     """
-    from stars_local.evals.sweep import parse_factor
+    from stars_local.evals.sweep import parse_factors
 
-    factors = dict(map(parse_factor, vary)) if vary else None
+    factors = parse_factors(vary) if vary else None
     _check(configured, factors, grid)
     draw_arms(
         configured.settings,

@@ -56,7 +56,8 @@ def merge_runs(shards: Sequence[Path], out: Path, *, margin: float = 0.0) -> dic
     claim(out, manifests[0])
     ordered = [lines[arm, name] for name in run["prompt_ids"] for arm in run["arms"]]
     write_atomically(out / RESULTS, "".join(map(to_text, ordered)))
-    verdicts = [each for folder in shards for each in read_verdicts(folder)]
-    for verdict in verdicts:
-        append_verdict(out, verdict)
+    known = set(read_verdicts(out))
+    for verdict in (each for folder in shards for each in read_verdicts(folder)):
+        if verdict not in known:
+            append_verdict(out, verdict)
     return sum_up(out, ordered, run, read_verdicts(out), margin)

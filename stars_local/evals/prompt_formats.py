@@ -142,6 +142,7 @@ def _from_object(values: Mapping[str, Any], where: str) -> Row:
         asked = _asked(values["text"], where)
         if "label" not in values:
             return Row((asked,), **made)
+        made["labels"]["sentiment"] = made["labels"].pop("label")  # the review's
         words = asked.content.replace("<br />", " ").split()
         return Row(text=" ".join(words[:REVIEW_WORDS]), **made)
     raise DataError(f"{where}: no prompt: give one of {', '.join(_TEXT_KEYS[:4])}, messages, text")

@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stars_local.core.errors import DataError
+from stars_local.core.errors import DataError, UsageError
 from stars_local.core.records import Message, Prompt
 from stars_local.evals.prompt_formats import Row, read_rows
 
@@ -65,8 +65,10 @@ def read_prompts(
 
     limit: how many, the first ones or, with `sample_seed`, a random sample in file order.
     prefill: what every response is forced to begin with; suffix: appended to every prompt.
-    Raises DataError with the place of what cannot be read.
+    Raises DataError with the place of what cannot be read, UsageError for a sample of no size.
     """
+    if sample_seed is not None and limit is None:
+        raise UsageError("--sample-seed draws some of the prompts: give --limit with it")
     raw = _read(path)
     try:
         rows = list(read_rows(_decode(raw, path), path))

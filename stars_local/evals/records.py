@@ -24,6 +24,7 @@ from stars_local.core.strict_json import parse_json
 SCHEMA = 1
 RESULTS, MANIFEST, SUMMARY = "results.jsonl", "manifest.json", "summary.json"
 Line = dict[str, Any]
+_SHOWN = 60  # characters of a value in a message
 
 
 def answer_line(
@@ -114,21 +115,36 @@ def read_lines(path: Path, *, forgive_last: bool = False) -> Iterable[Line]:
         yield found
 
 
+def check_folder(folder: Path) -> None:
+    """Raise UsageError where no run can be kept in `folder`."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: give --out a folder")
+
+
+def check_file(path: Path) -> None:
+    """Raise UsageError where no file can be made at `path`."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: give a file's name")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: no folder {path.parent}: make it first")
+
+
 def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Make a run's folder, or check that it holds this very run.
 
-    Raises UsageError naming the first value that differs.
+    Raises UsageError naming the first value that differs, and both of it.
     """
     path = folder / MANIFEST
     wanted = json.loads(json.dumps(manifest, allow_nan=False))
     if path.exists():
         found = read_manifest(folder)
-        for key in {**wanted["run"], **found["run"]}:
-            if found["run"].get(key) != wanted["run"].get(key):
-                raise UsageError(
-                    f"{folder} holds another run: {key} differs: give another --out, "
-                    "or the options it was begun with"
-                )
+        differs = first_difference(found["run"], wanted["run"])
+        if differs is not None:
+            where, begun, now = differs
+            raise UsageError(
+                f"{folder} holds another run: {where} was {begun}, now it is {now}: give another "
+                "--out, or the options it was begun with"
+            )
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,6 +153,28 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
     if (folder / RESULTS).exists():
         raise UsageError(f"{folder} has results without a manifest: give another --out")
     write_atomically(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+
+
+def first_difference(begun: Any, now: Any, where: str = "") -> tuple[str, str, str] | None:
+    """The first place at which two values of JSON differ, and what stands there in both."""
+    if isinstance(begun, dict) and isinstance(now, dict):
+        for key in {**begun, **now}:
+            place = f"{where}, {key}" if where else str(key)
+            if key in begun and key in now:
+                if (found := first_difference(begun[key], now[key], place)) is not None:
+                    return found
+            else:
+                was, is_now = (
+                    _shortly(each[key]) if key in each else "not there" for each in (begun, now)
+                )
+                return place, was, is_now
+        return None
+    return None if begun == now else (where, _shortly(begun), _shortly(now))
+
+
+def _shortly(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def need_every_answer(run: Mapping[str, Any], found: Container[tuple[str, str]], what: str) -> None:

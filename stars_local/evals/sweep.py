@@ -92,6 +92,14 @@ def parse_factor(text: str) -> tuple[str, tuple[str, ...]]:
     return name.strip().replace("-", "_"), found
 
 
+def parse_factors(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Read `name=value,value,...` of several factors; one given again has further values."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, values in map(parse_factor, texts):
+        found[name] = (*found.get(name, ()), *values)
+    return found
+
+
 def sweep_arms(
     base: str,
     factors: Mapping[str, Sequence[str]],

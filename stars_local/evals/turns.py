@@ -26,6 +26,18 @@ def check_turns(prompts: Sequence[Prompt], later_turns: Mapping[str, Sequence[st
         raise UsageError(f"--turns 2: the prompt {without!r} has no second turn: leave --turns out")
 
 
+def second_prompts(
+    prompts: Sequence[Prompt], later_turns: Mapping[str, Sequence[str]]
+) -> tuple[Prompt, ...]:
+    """What will be asked at the second turn, with nothing but the prefill for the answers."""
+    return tuple(_go_on(each, each.prefill, later_turns) for each in prompts)
+
+
+def _go_on(prompt: Prompt, answer: str, later_turns: Mapping[str, Sequence[str]]) -> Prompt:
+    said = Message("assistant", answer), Message("user", later_turns[prompt.id][0])
+    return replace(prompt, messages=(*prompt.messages, *said))
+
+
 def second_turn(
     plan: Plan, later_turns: Mapping[str, Sequence[str]], lines: Sequence[Line]
 ) -> Plan:
@@ -37,11 +49,7 @@ def second_turn(
     answers = {(line["arm"], line["prompt_id"]): str(line["text"]) for line in lines}
 
     def ask(arm: str, prompt: Prompt) -> Prompt:
-        said = (
-            Message("assistant", answers[arm, prompt.id]),
-            Message("user", later_turns[prompt.id][0]),
-        )
-        return replace(prompt, messages=(*prompt.messages, *said))
+        return _go_on(prompt, answers[arm, prompt.id], later_turns)
 
     arms = [
         replace(

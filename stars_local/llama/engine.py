@@ -78,7 +78,7 @@ class LlamaModel:
             raise
         self.strategy, self.strategy_reason = choice.strategy, choice.reason
         self._runtime = Runtime(self._native, self.strategy)
-        self.lends = self._runtime.lends
+        self.lends, self.n_ctx_train = self._runtime.lends, self._native.n_ctx_train
         self._chat_template = self._native.chat_template
 
     # -- what it is --------------------------------------------------------------------------

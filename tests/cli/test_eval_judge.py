@@ -75,7 +75,7 @@ def test_judges_that_had_a_part_already_are_refused(prompts: Path, tmp_path: Pat
     folder = tmp_path / "run"
     assert run("eval", prompts, folder, "--judge", "refusal").exit_code == 0
     twice = judged(folder, tmp_path / "out")
-    assert twice.exit_code == 2 and "refusal is a judge of" in twice.stderr
+    assert twice.exit_code == 2 and "refusal is a judge already" in twice.stderr
     reward = write_tiny_reward(tmp_path / "rm")
     digest = json.loads((reward / "reward.json").read_text())["sha256"]
     for run_of in (

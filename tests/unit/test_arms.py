@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stars_local import compose
+from stars_local import arms, compose
 from stars_local.arm_specs import FILES, parse_arm, read_arms
 from stars_local.arms import Opened, arm_settings, make_arms, steering_models
 from stars_local.config import configure
 from stars_local.core.doubles import TableReward
 from stars_local.core.errors import ConfigError, UsageError
+from stars_local.core.records import Message, Prompt
+from stars_local.evals.turns import second_prompts
+from stars_local.llama.engine import LlamaModel
 from stars_local.settings import OPTIONS, Settings
 from tests.cli.test_generate import Language, language
+from tests.support.tiny_gguf import write_tiny
 
 FLAGS = configure({"segment_size": 7, "alpha": 0.25}, {})
 
@@ -176,3 +181,48 @@ def test_a_reward_of_an_arms_own_scores_every_answer(opens: list[tuple[str, Lang
     rewards = [opened.get(settings).reward for settings in named.values()]
     assert rewards == [found["steering"], found["steering other"], found["steering"]]
     assert len(opens) == 1, "another reward model does not open the language model again"
+
+
+def test_every_cohort_of_every_arm_begins_in_a_cleared_context(
+    opens: list[tuple[str, Language]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleared: list[object] = []
+    monkeypatch.setattr(arms, "clear", lambda models: cleared.append(models.language))
+    named = arm_settings(FLAGS, ["vanilla", "vanilla:model=b"])
+    for made in make_arms(named, Opened(2), lambda *_: None, 0):
+        for _ in range(2):
+            made.open_driver(1)
+    assert len(cleared) == 4 and cleared[0] is cleared[1] is not cleared[2] is cleared[3]
+
+
+def test_clearing_leaves_no_cell_of_what_was_before(tmp_path: Path) -> None:
+    import llama_cpp
+
+    path = write_tiny(tmp_path / "tiny.gguf", "llama")
+    with LlamaModel(path, n_ctx=64, n_seq_max=4, n_threads=1) as model:
+        with model.borrowed_context() as context:
+            memory = llama_cpp.llama_get_memory(context)
+            tokens = (ctypes.c_int32 * 3)(5, 6, 7)
+            assert llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, 3)) == 0
+            assert llama_cpp.llama_memory_seq_pos_max(memory, 0) == 2
+        arms.clear(compose.Models(model, TableReward({}), 1))
+        with model.borrowed_context() as context:
+            assert llama_cpp.llama_memory_seq_pos_max(memory, 0) == -1
+
+
+def test_second_turns_have_room_for_the_answers_before_them(
+    opens: list[tuple[str, Language]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Language, "lends", True)
+    flags = configure({"max_new_tokens": 64, "width": 1}, {})
+    (settings,) = arm_settings(flags, ["vanilla"]).values()
+    asked = (Prompt("p", (Message("user", "word " * 100),)),)
+    opened = Opened(2, asked)
+    before = opened.layout(settings)
+    opened.go_on_with(second_prompts(asked, {"p": ("word " * 50,)}))
+    after = opened.layout(settings)
+    assert not before.unified and not after.unified
+    assert before.n_ctx >= 100 + 64 and after.n_ctx >= 150 + 64 + 64 + 8
+    with pytest.raises(UsageError, match=r"with its answer before.*trained for"):
+        opened.go_on_with(second_prompts(asked, {"p": ("word " * 4000,)}))
+        opened.layout(settings)

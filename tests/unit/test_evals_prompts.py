@@ -61,6 +61,13 @@ def test_formats_are_told_from_their_content(tmp_path: Path, name: str, zipped: 
     assert [p.text if p.text is not None else p.messages[-1].content for p in found] == wanted
 
 
+def test_the_sentiment_of_a_review_makes_no_groups_of_refusals(tmp_path: Path) -> None:
+    path = tmp_path / "imdb.csv"
+    path.write_text(CASES["imdb.csv"][0])
+    (labels,) = read_prompts(path).labels.values()
+    assert labels == {"sentiment": "1"}
+
+
 def test_the_history_of_a_dialogue_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "hh.jsonl"
     path.write_text(json.dumps(HH))

@@ -85,6 +85,15 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path, other: Plan) -> None:
         list(run(other, tmp_path))
 
 
+def test_what_differs_is_named_with_both_values(tmp_path: Path) -> None:
+    for seed, words in ((1, "arms, vanilla, x was 1, now it is 2"), (2, "not there")):
+        folder = tmp_path / str(seed)
+        list(run(plan(arms=(replace(arm("vanilla"), params={"x": seed}),)), folder))
+        other = replace(arm("vanilla"), params={"x": 2} if seed == 1 else {})
+        with pytest.raises(UsageError, match=words):
+            list(run(plan(arms=(other,)), folder))
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_shards_merge_into_the_whole_run(tmp_path: Path, n: int) -> None:
     folders = [tmp_path / f"shard{i}" for i in range(1, n + 1)]

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from stars_local.core.errors import UsageError
 from stars_local.core.methods.registry import METHODS, parse_method
-from stars_local.evals.sweep import FACTORS, Base, default_factors, parse_factor, sweep_arms
+from stars_local.evals.sweep import (
+    FACTORS,
+    Base,
+    default_factors,
+    parse_factor,
+    parse_factors,
+    sweep_arms,
+)
 
 CALIBRATED = Base("stars", 2.0, 0.2, 1.5, has_quantiles=True)
 
@@ -108,3 +115,10 @@ def test_names_are_read_with_hyphens_too() -> None:
 
 def test_factors_are_parameters_of_some_method() -> None:
     assert set(FACTORS) <= {name for spec in METHODS.values() for name in spec.reads}
+
+
+def test_a_factor_given_again_has_further_values() -> None:
+    assert parse_factors(["alpha=0.5", "k=2", "alpha=0.9"]) == {
+        "alpha": ("0.5", "0.9"),
+        "k": ("2",),
+    }

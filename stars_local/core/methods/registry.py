@@ -246,6 +246,8 @@ def parse_method(text: str) -> tuple[str, dict[str, str]]:
             raise UsageError(f"method {text!r}: no parameter {key!r}: {_nearest(key, known)}")
         if key not in reads:
             raise UsageError(f"method {text!r}: {name} does not look at {key}")
+        if key in overrides:
+            raise UsageError(f"method {text!r}: {key} is given twice: leave one out")
         overrides[key] = value.strip()
     return name, overrides
 
