@@ -53,6 +53,17 @@ def test_a_margin_makes_ties_with_and_without_length_control() -> None:
     assert duel(first, second).tie.value == 0
 
 
+def test_the_interval_of_a_mean_is_as_wide_as_its_error_says() -> None:
+    dice = random.Random(2)
+    values = [dice.gauss(0.0, 1.0) for _ in range(400)]
+    error = float(np.std(values)) / math.sqrt(len(values))
+    found = mean(values)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.12)
+    rates = duel(dict(enumerate(values)), dict.fromkeys(range(400), 0.0))
+    width = 2 * 1.96 * math.sqrt(rates.win.value * (1 - rates.win.value) / 400)
+    assert rates.win.high - rates.win.low == pytest.approx(width, rel=0.15)
+
+
 def test_intervals_cover_as_often_as_they_say() -> None:
     dice = random.Random(1)
     hits = 0

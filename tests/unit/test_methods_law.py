@@ -99,6 +99,29 @@ def test_blockwise_keeps_the_best_of_as_many_as_its_schedule_says(schedule: KSch
 
 
 @pytest.mark.parametrize("schedule", list(KSchedule))
+def test_blockwise_spends_by_the_place_of_each_segment(schedule: KSchedule) -> None:
+    wanted = {
+        KSchedule.UNIFORM: [3, 3, 3, 3],
+        KSchedule.DECAY: [5, 4, 2, 1],
+        KSchedule.GROW: [1, 2, 4, 5],
+    }[schedule]
+    reached = 0
+    for seed in range(40):
+        result = answer(
+            letters_model(),
+            letters_reward(),
+            lambda c: blockwise(c, 3, schedule, Segmentation(SIZE)),
+            prompt_id=f"p{seed}",
+            max_new_tokens=4 * SIZE,
+            width=2,
+        )
+        spent = [segment.n_attempts for segment in result.segments]
+        assert spent == wanted[: len(spent)]
+        reached = max(reached, len(spent))
+    assert reached == 4
+
+
+@pytest.mark.parametrize("schedule", list(KSchedule))
 @pytest.mark.parametrize("k", [1, 2, 4, 7])
 def test_schedules_spend_the_same_in_all(schedule: KSchedule, k: int) -> None:
     for m in range(1, 12):
