@@ -143,6 +143,35 @@ def test_an_import_killed_at_any_touch_is_ended_by_the_next(
             is_right(folder, served.content)
 
 
+def test_a_pull_killed_at_any_bytes_goes_on_from_there(
+    tmp_path: Path, origins: tuple[Path, Path]
+) -> None:
+    chance, content = random.Random(4), origins[0].read_bytes()
+    for i in range(10):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        moments = sorted(chance.randrange(1, len(content)) for _ in range(chance.randint(1, 4)))
+        with serving(Served(content)) as served:
+            for moment in moments:
+
+                def killed(stage: str, done: int, _total: int, moment: int = moment) -> None:
+                    if done >= moment and stage.startswith("downloading"):
+                        REAPER.left = 0
+                        raise Killed
+
+                with ending(folder, 10**6):
+                    pull(f"{served.address}/m.gguf", folder, killed)
+                assert not (folder / "m.gguf").exists()
+            pull(f"{served.address}/m.gguf", folder, ignore)
+            is_right(folder, content)
+            starts = [int(asked.get("Range", "bytes=0-")[6:-1]) for asked in served.asked]
+        # a part that was whole when its reader died is not asked for again
+        assert starts[0] == 0 and all(
+            moment <= start < moment + 2000
+            for moment, start in zip(moments, starts[1:], strict=False)
+        )
+
+
 def test_kills_and_other_files_of_the_name_never_mix_bytes(
     tmp_path: Path, origins: tuple[Path, Path]
 ) -> None:
