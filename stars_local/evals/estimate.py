@@ -4,7 +4,7 @@
 
 The last factor is n, k or the attempts of a method: those that a calibration measured where the
 arm's thresholds are that calibration's, else `max_attempts`, which is a bound. Answers that end
-early cost less, so that every figure is an upper one.
+early cost fewer tokens; scoring comes on top of the time.
 """
 
 from __future__ import annotations
