@@ -193,7 +193,7 @@ def install_command(
     for found in kept:
         typer.echo(neutralise(f"kept {found}: yours has other bytes than the bundle's"))
     if verified.wheels_for is not None:
-        typer.echo(f"left the wheels for {verified.wheels_for}: its install.py installs them")
+        typer.echo(f"wheels for {verified.wheels_for}: installed by the install.py beside them")
 
 
 def _record_rewards(folder: Path, placed: Mapping[Item, Path]) -> None:

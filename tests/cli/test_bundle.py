@@ -301,6 +301,6 @@ def test_whom_the_wheels_are_for_is_shown(place: Path) -> None:
     told = json.loads(run("bundle", "verify", "stars.tar", "--json"))["wheels_for"]
     assert told == {"pythons": ["cp27"], "platforms": ["win-arm64"]}
     lines = run("bundle", "install", "stars.tar").splitlines()
-    assert lines[-1] == "left the wheels for cp27 on win-arm64: its install.py installs them"
+    assert lines[-1] == "wheels for cp27 on win-arm64: installed by the install.py beside them"
     create()
     assert "wheels" not in run("bundle", "verify", "stars.tar")
