@@ -30,7 +30,7 @@ for key in ("alpha", "beta", "reward_threshold"):
     print(key, "=", json.load(open(sys.argv[1]))[key])' "$file"
 }
 
-for run in ${*:-harmless helpful harmfulqa sentiment prefill four sweep}; do
+for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen sweep}; do
     case $run in
     harmless) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
         --judge refusal --arms scripts/results.toml \
@@ -56,6 +56,8 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill four sweep}; do
         four 32 --report "$OUT/partial" >>"$OUT/four.toml"
         four 15 >>"$OUT/four.toml"
         compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" --arms "$OUT/four.toml" ;;
+    fifteen) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
+        --arms scripts/results-15.toml ;;
     sweep)
         "$STARS" sweep --model "$MODEL" --prompts "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" \
             --out "$OUT/$run" --judge "reward:$JUDGE" --limit "$LIMIT" --sample-seed 0 --seed 0 \
