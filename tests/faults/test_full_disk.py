@@ -19,12 +19,13 @@ from stars_local.chat.talk import Talk
 from stars_local.cli.app import app
 from stars_local.core.errors import DataError
 from stars_local.core.files import write_atomically
+from tests.support.file_server import Served, serving
 from tests.support.silence import commands, pack
 from tests.support.tiny_gguf import write_tiny
 from tests.unit.test_talk import REWARD, last, model, tasks
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITERS = ("eval", "report", "calibrate", "chat", "models")
+WRITERS = ("eval", "sweep", "report", "calibrate", "chat", "models", "quants")
 # In a namespace of its own: a folder of so many bytes, or one mounted read-only
 MOUNT = "mount -t tmpfs -o size={size} none {folder} && {then} && exec {python} -c '{program}'"
 PROGRAM = "from tests.faults import test_full_disk as here; here.{what}({place!r})"
@@ -154,15 +155,17 @@ def crowded(place: str) -> None:
         while True:
             filler.write(b"x" * 4096)
     into, n_refused = str(folder), 0
-    for args in (
-        ["bundle", "create", f"{into}/b.tar", "--model", str(model)],
-        ["models", "import", str(model), "--copy", "--models-dir", f"{into}/models"],
-        ["quants", "make", str(source), "--types", "Q8_0", "--out", f"{into}/quants"],
-    ):
-        result = run(args, "")
-        n_refused += result.exit_code == 1
-        assert "internal error" not in result.stderr and "Traceback" not in result.stderr, args
-        assert result.stderr.strip().splitlines()[-1].startswith("stars-local: "), args
+    with serving(Served(model.read_bytes())) as served:
+        for args in (
+            ["models", "pull", f"{served.address}/pulled.gguf", "--models-dir", f"{into}/models"],
+            ["models", "import", str(model), "--copy", "--models-dir", f"{into}/models"],
+            ["bundle", "create", f"{into}/b.tar", "--model", str(model)],
+            ["quants", "make", str(source), "--types", "Q8_0", "--out", f"{into}/quants"],
+        ):
+            result = run(args, "")
+            n_refused += result.exit_code == 1
+            assert "internal error" not in result.stderr and "Traceback" not in result.stderr, args
+            assert result.stderr.strip().splitlines()[-1].startswith("stars-local: "), args
     left = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert left == [folder / "filler"], left
     print(json.dumps({"n_refused": n_refused}))
@@ -200,4 +203,4 @@ def test_a_small_disk_and_a_read_only_folder(state: str, tmp_path: Path) -> None
 
 
 def test_commands_that_write_large_files_leave_a_full_disk_as_it_was(tmp_path: Path) -> None:
-    assert in_a_namespace("crowded", tmp_path / "small")["n_refused"] == 3
+    assert in_a_namespace("crowded", tmp_path / "small")["n_refused"] == 4

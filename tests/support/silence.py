@@ -107,6 +107,8 @@ def commands(folder: Path) -> Iterator[tuple[list[str], str]]:
     yield ["chat", "--resume", *small, *steer, *given], "again\n/load c.jsonl\n"
     out = ["--prompts", prompts, "--out", str(folder / "run")]
     yield ["eval", *out, "--limit", "3", *small, *steer, *given], ""
+    varied = ["--prompts", prompts, "--out", str(folder / "swept"), "--vary", "alpha=0.1"]
+    yield ["sweep", *varied, "--limit", "2", *small, *steer, *given], ""
     yield ["report", str(folder / "run"), "--out", str(folder / "page")], ""
     pair = ["--prompts", prompts, "--check-prompts", checks]
     calibration = ["--out", str(folder / "c.json"), "--attempts", "2", "--slots", "4"]
