@@ -14,7 +14,7 @@ from typing import Any
 
 from stars_local import compose
 from stars_local.arm_specs import ArmSpec, parse_arm
-from stars_local.cohorts import Layout, layout_of, longest_prompt
+from stars_local.cohorts import Layout, layout_of, longest_prompts
 from stars_local.config import Configured, configure
 from stars_local.core.driver import Driver, Task
 from stars_local.core.errors import UsageError
@@ -67,33 +67,29 @@ def _settings_of(spec: ArmSpec, given: Mapping[str, Any]) -> Settings:
 class Opened:
     """Models that are open: one language model at a time, and each reward model asked for.
 
-    prompts: all that will be drawn for, so that each can have a stream of its own; none, and
-    they share one cache. n_turns: the answers that stand before what is drawn, for which these
-    prompts leave a blank.
+    turns: all prompts that will be drawn for, turn by turn, so that each can have a stream of its
+    own; those of later turns leave a blank for the answers before them. None, and they share one
+    cache. turn: the one that is drawn, from 0.
     """
 
     cohort: int
-    prompts: Sequence[Prompt] = ()
-    n_turns: int = 0
+    turns: Sequence[Sequence[Prompt]] = ()
+    turn: int = 0
     language: compose.Models | None = None
     rewards: dict[tuple[object, ...], RewardModel] = field(default_factory=dict)
     key: tuple[object, ...] = ()
-    _longest: dict[tuple[object, ...], int | None] = field(default_factory=dict)
-
-    def go_on_with(self, prompts: Sequence[Prompt]) -> None:
-        """From now on these are drawn for, each after an answer to what was asked before."""
-        self.prompts, self.n_turns = prompts, self.n_turns + 1
-        self._longest.clear()
+    _longest: dict[tuple[object, ...], tuple[int | None, ...]] = field(default_factory=dict)
 
     def layout(self, settings: Settings) -> Layout:
-        """The context of a cohort. Raises UsageError, also where the longest prompt with its
+        """The context of a cohort. Raises UsageError, also where a prompt of any turn with its
         answer is more than the model was trained for."""
-        if not self.prompts or settings.n_ctx is not None:
+        if not self.turns or settings.n_ctx is not None:
             return layout_of(settings, self.cohort, None)
         key = settings.model, settings.lora, settings.max_new_tokens
         if key not in self._longest:
-            self._longest[key] = longest_prompt(settings, self.prompts, self.n_turns)
-        return layout_of(settings, self.cohort, self._longest[key])
+            self._unload()  # the prompts are counted by a model that is opened for it
+            self._longest[key] = longest_prompts(settings, self.turns)
+        return layout_of(settings, self.cohort, self._longest[key][self.turn])
 
     def language_key(self, settings: Settings) -> tuple[object, ...]:
         """What arms must have in common to be drawn with the same open language model."""

@@ -76,26 +76,31 @@ def _stream(longest: int, max_new_tokens: int) -> int:
     return -(-(longest + max_new_tokens + 1) // _ROUND) * _ROUND
 
 
-def longest_prompt(settings: Settings, prompts: Sequence[Prompt], n_turns: int = 0) -> int | None:
-    """Tokens of the longest prompt, by the model's own template; None where the model's state
-    cannot be cut, so that streams would copy.
+def longest_prompts(
+    settings: Settings, turns: Sequence[Sequence[Prompt]]
+) -> tuple[int | None, ...]:
+    """Tokens of the longest prompt of each turn, by the model's own template; None where the
+    model's state cannot be cut, so that streams would copy.
 
-    n_turns: answers that the prompts leave a blank for; each is counted with its most tokens and
-    some more, since it is cut into tokens anew. Raises UsageError where the longest prompt and
-    its answer do not fit into the context that the model was trained for.
+    turns: the prompts of each, which leave a blank for the answers before them; each answer is
+    counted with its most tokens and some more, since it is cut into tokens anew. Raises UsageError
+    where a prompt and its answer do not fit into the context that the model was trained for.
     """
     small = dataclasses.replace(settings, n_ctx=_ROUND)
     model = compose.open_language_model(small, n_sequences=2, unified=False)
+    answer, most = settings.max_new_tokens, model.n_ctx_train
     try:
-        answers = n_turns * (settings.max_new_tokens + settings.max_new_tokens // _SPARE)
-        longest, name = max((len(model.encode(prompt)), prompt.id) for prompt in prompts)
-        n, most = longest + answers, model.n_ctx_train
-        if n + settings.max_new_tokens > most:
-            raise UsageError(
-                f"the prompt {name!r} has {n} tokens{' with its answer before' * bool(n_turns)}, "
-                f"and {settings.max_new_tokens} new ones make more than the {most} that the model "
-                "was trained for: leave it out, lower --max-new-tokens, or give --n-ctx"
-            )
-        return n if model.lends else None
+        found = []
+        for n_answers, prompts in enumerate(turns):
+            longest, name = max((len(model.encode(prompt)), prompt.id) for prompt in prompts)
+            found.append(n := longest + n_answers * (answer + answer // _SPARE))
+            if n + answer > most:
+                raise UsageError(
+                    f"the prompt {name!r} has {n} tokens"
+                    f"{' with the longest answer before it' * bool(n_answers)}, and {answer} new "
+                    f"ones make more than the {most} that the model was trained for: leave it out, "
+                    "lower --max-new-tokens, or give --n-ctx"
+                )
+        return tuple(n if model.lends else None for n in found)
     finally:
         model.unload()

@@ -81,7 +81,7 @@ def calibrate(
     from stars_local.calibration.run import quick_plan
     from stars_local.calibration.store import user_folder
     from stars_local.cli.progress import stages
-    from stars_local.cohorts import layout_of_draws, longest_prompt
+    from stars_local.cohorts import layout_of_draws, longest_prompts
     from stars_local.data import CALIBRATION, CHECK, prompts_path
     from stars_local.evals.prompts import read_prompts
     from stars_local.reward.check import check_before_run
@@ -117,7 +117,7 @@ def calibrate(
         check_attempts(plan.attempts, plan.max_attempts)
     # opens the model to count, so only where the context's size hangs on it
     counts = settings.n_ctx is None
-    longest = longest_prompt(settings, [*solve_on, *check_on]) if counts else None
+    (longest,) = longest_prompts(settings, [[*solve_on, *check_on]]) if counts else (None,)
     layout = layout_of_draws(settings, slots, draws, plan.max_new_tokens, longest)
     settings = replace(settings, n_ctx=layout.n_ctx)
     opened = compose.open_models(settings, n_sequences=layout.n_sequences, unified=layout.unified)

@@ -186,9 +186,11 @@ def draw_arms(
         prefill=request.prefill,
         suffix=request.suffix,
     )
+    turns = [found.prompts]
     if request.turns == 2:
         check_turns(found.prompts, found.later_turns)
-    opened, judges = arms.Opened(request.cohort, found.prompts), Judges()
+        turns.append(second_prompts(found.prompts, found.later_turns))
+    opened, judges = arms.Opened(request.cohort, turns), Judges()
     try:
         named, find = choose(opened)
         made = arms.make_arms(named, opened, find, seed)
@@ -210,7 +212,7 @@ def draw_arms(
         show_estimate(plan, folders, part, opened.get(next(iter(named.values()))))
         lines = _run(plan, request.out, part, request.margin, judges)
         if request.turns == 2:
-            opened.go_on_with(second_prompts(found.prompts, found.later_turns))
+            opened.turn = 1
             second = second_turn(plan, found.later_turns, lines)
             _run(second, folders[1], part, request.margin, Judges())
         return lines, found

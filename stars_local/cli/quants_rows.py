@@ -173,7 +173,7 @@ def answers(
     settings = run.configured.settings
     seed = 0 if settings.seed is None else settings.seed
     named = {k: dataclasses.replace(v, model=str(path)) for k, v in run.named.items()}
-    opened = arms.Opened(run.cohort, run.found.prompts, rewards=dict(run.rewards))
+    opened = arms.Opened(run.cohort, [run.found.prompts], rewards=dict(run.rewards))
     try:
         opened.layout(named[STARS])  # counts the prompts, with a model of its own
         before = anonymous_bytes()

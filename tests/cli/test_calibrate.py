@@ -39,7 +39,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
         return compose.Models(model, reward)  # type: ignore[arg-type]
 
     monkeypatch.setattr(compose, "open_models", open_models)
-    monkeypatch.setattr(cohorts, "longest_prompt", lambda settings, prompts: None)
+    monkeypatch.setattr(cohorts, "longest_prompts", lambda settings, turns: (None,))
 
 
 def prompt_file(folder: Path, name: str, n: int = 60) -> str:

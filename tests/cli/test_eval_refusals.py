@@ -52,6 +52,14 @@ def test_nothing_is_written_for_what_is_wrong(
     assert not (tmp_path / "run").exists()
 
 
+def test_second_turns_that_cannot_be_drawn_are_found_before_the_first(tmp_path: Path) -> None:
+    prompts = tmp_path / "mt.jsonl"
+    prompts.write_text('{"question_id": 1, "turns": ["one", "' + "word " * 4080 + '"]}\n')
+    result = run("eval", prompts, tmp_path / "run", "--turns", "2")
+    assert result.exit_code == 2 and "longest answer before it" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_file_is_no_folder_for_a_run(prompts: Path) -> None:
     before = prompts.read_bytes()
     result = run("eval", prompts, prompts)

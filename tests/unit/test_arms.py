@@ -217,12 +217,12 @@ def test_second_turns_have_room_for_the_answers_before_them(
     flags = configure({"max_new_tokens": 64, "width": 1}, {})
     (settings,) = arm_settings(flags, ["vanilla"]).values()
     asked = (Prompt("p", (Message("user", "word " * 100),)),)
-    opened = Opened(2, asked)
+    opened = Opened(2, [asked, second_prompts(asked, {"p": ("word " * 50,)})])
     before = opened.layout(settings)
-    opened.go_on_with(second_prompts(asked, {"p": ("word " * 50,)}))
+    opened.turn = 1
     after = opened.layout(settings)
     assert not before.unified and not after.unified
     assert before.n_ctx >= 100 + 64 and after.n_ctx >= 150 + 64 + 64 + 8
-    with pytest.raises(UsageError, match=r"with its answer before.*trained for"):
-        opened.go_on_with(second_prompts(asked, {"p": ("word " * 4000,)}))
-        opened.layout(settings)
+    assert len(opens) == 1 and opens[0][1].unloaded == 1, "both are counted before any draw"
+    with pytest.raises(UsageError, match=r"with the longest answer before it.*trained for"):
+        Opened(2, [asked, second_prompts(asked, {"p": ("word " * 4000,)})]).layout(settings)
