@@ -169,7 +169,14 @@ def first_difference(begun: Any, now: Any, where: str = "") -> tuple[str, str, s
                 )
                 return place, was, is_now
         return None
-    return None if begun == now else (where, _shortly(begun), _shortly(now))
+    if begun == now:
+        return None
+    if isinstance(begun, list) and isinstance(now, list):
+        if len(begun) != len(now):
+            return where, f"{len(begun)} values", f"{len(now)} values"
+        at = next(i for i, (was, other) in enumerate(zip(begun, now, strict=True)) if was != other)
+        return first_difference(begun[at], now[at], f"{where} [{at}]")
+    return where, _shortly(begun), _shortly(now)
 
 
 def _shortly(value: Any) -> str:

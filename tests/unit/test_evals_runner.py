@@ -16,7 +16,7 @@ from stars_local.core.errors import DataError, UsageError
 from stars_local.core.records import Message, Prompt
 from stars_local.evals.examples import question_text
 from stars_local.evals.merge import merge_runs
-from stars_local.evals.records import MANIFEST, RESULTS, read_lines, read_manifest
+from stars_local.evals.records import MANIFEST, RESULTS, first_difference, read_lines, read_manifest
 from stars_local.evals.runner import Arm, Plan, Shard, parse_shard, preference_pairs, run
 from tests.support.toy_runs import arm, plan, timeless
 
@@ -92,6 +92,12 @@ def test_what_differs_is_named_with_both_values(tmp_path: Path) -> None:
         other = replace(arm("vanilla"), params={"x": 2} if seed == 1 else {})
         with pytest.raises(UsageError, match=words):
             list(run(plan(arms=(other,)), folder))
+
+
+def test_lists_differ_by_their_lengths_or_their_first_other_value() -> None:
+    assert first_difference({"x": [1, 2]}, {"x": [1]}) == ("x", "2 values", "1 values")
+    assert first_difference({"x": [1, 2, 3]}, {"x": [1, 5, 6]}) == ("x [1]", "2", "5")
+    assert first_difference([{"a": 1}], [{"a": 1}]) is None
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
