@@ -97,3 +97,9 @@ def test_perplexity_is_made_of_log_probabilities(tmp_path: Path) -> None:
     arm = summarise(lines)["arms"]["stars"]
     assert arm["perplexity"]["logprob base"]["value"] == pytest.approx(2.718281828**2)
     assert arm["perplexity"]["logprob base"]["low"] == pytest.approx(2.718281828)
+
+
+def test_a_judge_may_be_one_axis_of_a_model() -> None:
+    check_judges(["reward:hh-minilm:sentiment=1", "reward:helpful=1"])
+    with pytest.raises(UsageError, match="no reward model 'nosuch'"):
+        check_judges(["reward:nosuch:helpful=1"])
