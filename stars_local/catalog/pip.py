@@ -1,4 +1,4 @@
-"""pip, in a process of its own that never outlives this one."""
+"""pip, in a process of its own that ends with this one; a compiler it began may end later."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def run_pip(
     with (
         lifeline() as held,
         subprocess.Popen(
-            child_command(_PROGRAM, *arguments),
+            child_command(_PROGRAM, *arguments, "--no-input"),
             stdin=held,
             stdout=kept,
             stderr=subprocess.PIPE if into is None else None,

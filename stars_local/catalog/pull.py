@@ -48,7 +48,8 @@ def _pull_one(
     alone: bool,
 ) -> Path:
     path = folder / source.file_name
-    if path.is_file() and _is_intact(path, manifest_of(folder, path.name), sha256):
+    known = manifest_of(folder, path.name)
+    if path.is_file() and known is not None and _is_intact(path, known, sha256):
         return path  # before the lock: a folder that cannot be written is no trouble then
     with locked(folder, source.file_name, on_progress):
         part = downloads_folder(folder) / f"{source.file_name}.part"

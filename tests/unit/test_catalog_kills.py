@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from stars_local.catalog import from_web, importing
+from stars_local.catalog import from_index, from_web, importing
 from stars_local.catalog.importing import import_model
 from stars_local.catalog.listing import list_models, remove_model
 from stars_local.catalog.manifests import manifest_of
 from stars_local.catalog.pull import pull
+from stars_local.catalog.sources import IndexSource
 from stars_local.catalog.verify import verify_models
 from stars_local.core.errors import ModelError
 from tests.support.file_server import Served, serving
@@ -104,21 +107,46 @@ def is_right(folder: Path, content: bytes) -> None:
     assert visible(folder) == ["m.gguf", "m.gguf.json"]
 
 
+@pytest.mark.parametrize("hash_given", [False, True])
 def test_a_pull_killed_at_any_touch_is_ended_by_the_next(
-    tmp_path: Path, origins: tuple[Path, Path]
+    tmp_path: Path, origins: tuple[Path, Path], hash_given: bool
 ) -> None:
+    sha256 = hashlib.sha256(origins[0].read_bytes()).hexdigest() if hash_given else None
     with serving(Served(origins[0].read_bytes())) as served:
         address = f"{served.address}/m.gguf"
         n_between = 0
-        for folder in at_every_touch(tmp_path, lambda folder: pull(address, folder, ignore)):
+        for folder in at_every_touch(
+            tmp_path, lambda folder: pull(address, folder, ignore, sha256=sha256)
+        ):
             if (folder / "m.gguf").exists():
                 n_between += manifest_of(folder, "m.gguf") is None
                 assert (folder / "m.gguf").read_bytes() == served.content
             assert all(verdict.is_good for verdict in verify_models(folder, ignore))
             assert all(entry.trouble is None for entry in list_models(folder))
-            pull(address, folder, ignore)
+            pull(address, folder, ignore, sha256=sha256)
             is_right(folder, served.content)
         assert n_between > 0, "no kill fell between the file and its manifest"
+
+
+def test_a_package_read_over_a_download_never_lends_it_its_bytes(
+    tmp_path: Path, origins: tuple[Path, Path]
+) -> None:
+    """The note of an address is gone before bytes of another source stand where its bytes did."""
+    part = tmp_path / "m.gguf.part"
+    part.write_bytes(b"old")
+    note = part.with_name("m.gguf.part.json")
+    note.write_text("{}")
+    with zipfile.ZipFile(tmp_path / "w.whl", "w") as archive:
+        archive.write(origins[0], "m.gguf")
+
+    def killed(stage: str, _done: int, _total: int) -> None:
+        if stage.startswith("unpacking"):
+            raise Killed
+
+    source = IndexSource("fake==1", "m.gguf")
+    with pytest.raises(Killed):
+        from_index._extract(source, tmp_path / "w.whl", part, killed)
+    assert part.read_bytes() != b"old" and not note.exists()
 
 
 @pytest.mark.parametrize("copy", [True, False])

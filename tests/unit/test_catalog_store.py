@@ -22,7 +22,7 @@ from stars_local.catalog.importing import import_model
 from stars_local.catalog.known import KnownModel
 from stars_local.catalog.listing import list_models, remove_model
 from stars_local.catalog.manifests import FileManifest, manifest_of, write_manifest
-from stars_local.catalog.pip import resuming
+from stars_local.catalog.pip import resuming, run_pip
 from stars_local.catalog.pull import pull
 from stars_local.catalog.resolve import resolve
 from stars_local.catalog.sources import IndexSource
@@ -179,7 +179,18 @@ def test_pip_is_asked_to_resume_where_it_can(
     assert ("--resume-retries" in resuming()) is resumes
 
 
-def test_sigterm_takes_pip_with_it_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+def test_pip_can_ask_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__init__.py").write_text("")
+    (tmp_path / "pip" / "__main__.py").write_text("import sys; print(*sys.argv[1:])")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert run_pip(["download", "x"], tmp_path).stdout == "download x --no-input\n"
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_the_end_of_a_pull_takes_pip_with_it(
+    folder: Path, tmp_path: Path, end: signal.Signals
+) -> None:
     (tmp_path / "pip").mkdir()
     (tmp_path / "pip" / "__init__.py").write_text("")
     pid = tmp_path / "pid"
@@ -201,11 +212,15 @@ def test_sigterm_takes_pip_with_it_and_leaves_nothing(folder: Path, tmp_path: Pa
                 break
             time.sleep(0.1)
         assert not left.exists(), "what a killed one left is gone"
-        process.terminate()
-        assert process.wait(timeout=30) == -signal.SIGTERM
+        process.send_signal(end)
+        assert process.wait(timeout=30) == -end
     with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
-    assert visible_files(folder) == [] and list((folder / "downloads").iterdir()) == []
+        for _ in range(300):  # after a SIGKILL it is told so by nobody but the system
+            os.kill(int(pid.read_text()), 0)
+            time.sleep(0.1)
+    assert visible_files(folder) == []
+    if end is signal.SIGTERM:
+        assert list((folder / "downloads").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "~nobody-of-that-name/a.gguf", "a\0b", "a\0b.gguf"])

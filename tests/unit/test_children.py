@@ -50,7 +50,7 @@ import subprocess, sys
 from stars_local.core.children import child_command, child_environment, lifeline
 program = "from stars_local.core.children import end_with_parent as f; f(); print('up', flush=True)"
 with lifeline() as held, subprocess.Popen(
-    child_command(program + "; import time; time.sleep(60)"), stdin=held,
+    child_command(program + "; import time; time.sleep(5); print(1)"), stdin=held,
     env=child_environment(gpu=False),
 ) as child:
     child.wait()
