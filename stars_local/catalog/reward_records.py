@@ -38,7 +38,7 @@ def record_of(folder: Path, name: str) -> dict[str, str] | None:
     folder: the models folder that the reward model lies in. Raises ModelError for a record that
     cannot be read.
     """
-    path = _path(folder, name)
+    path = record_path(folder / name)
     if not path.is_file():
         return None
     try:
@@ -66,7 +66,7 @@ def record_of(folder: Path, name: str) -> dict[str, str] | None:
 
 def write_record(folder: Path, name: str, files: dict[str, str]) -> None:
     """Record what the files of `folder/name` hash to. Raises OSError."""
-    path = _path(folder, name)
+    path = record_path(folder / name)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"schema": SCHEMA, "files": files}, indent=1, sort_keys=True) + "\n"
     write_atomically(path, content.encode())
@@ -78,5 +78,6 @@ def recorded(folder: Path) -> list[str]:
     return sorted(path.name.removesuffix(_SUFFIX) for path in found)
 
 
-def _path(folder: Path, name: str) -> Path:
-    return folder / FOLDER / f"{name}{_SUFFIX}"
+def record_path(place: Path) -> Path:
+    """Where the record of the reward model in the folder `place` stands."""
+    return place.parent / FOLDER / f"{place.name}{_SUFFIX}"

@@ -65,11 +65,14 @@ def _reward_folders(folder: Path) -> Iterator[Path]:
 
 def _verify_reward(place: Path, on_progress: OnProgress) -> Iterator[Verdict]:
     """Each file of a reward model against what was recorded of it, else its own manifest."""
-    from stars_local.catalog.reward_records import SHIPPED, record_of
+    from stars_local.catalog.reward_records import SHIPPED, record_of, record_path
     from stars_local.catalog.verify import Verdict, verify_file
     from stars_local.reward.manifest import MANIFEST_NAME, read_manifest
     from stars_local.reward.resolve import find_model
 
+    if not place.is_dir():
+        yield Verdict(place, "missing", f"install its bundle again, or remove {record_path(place)}")
+        return
     digests: dict[str, str] = {}
     named = {MANIFEST_NAME}
     shipped, trouble = False, ""

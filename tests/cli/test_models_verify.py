@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +97,12 @@ def test_files_that_nobody_recorded_are_no_more_than_unknown(folder: Path) -> No
 def test_a_reward_model_of_which_only_the_record_is_left_is_missing(folder: Path) -> None:
     (folder / "theirs" / "reward.json").unlink()
     assert states(folder / "theirs", code=1)["reward.json"] == "missing"
+    shutil.rmtree(folder / "theirs")
+    said = run("models", "verify", code=1)
+    record = folder / "manifests" / "theirs.reward.json"
+    assert f"install its bundle again, or remove {record}" in said
+    record.unlink()
+    assert "theirs" not in run("models", "verify")
 
 
 def test_the_shipped_reward_model_is_the_one_that_is_known() -> None:
