@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import stat
 import tarfile
@@ -73,6 +74,10 @@ def check(out: Path, sources: Mapping[str, Source], key: Path | None) -> None:
     for name in sources:
         if not manifest.is_known_name(name):
             raise UsageError(f"{name!r} cannot be in a bundle: use letters, digits, _ . + and -")
+    folded = sorted((name.casefold(), name) for name in sources)
+    for (one, first), (other, second) in itertools.pairwise(folded):
+        if one == other:
+            raise UsageError(f"{first} and {second} are one name on some systems: rename one")
     manifest.wheels_for(sources)
     stats = {source.path: _stat_of_plain_file(source.path) for source in sources.values()}
     try:

@@ -110,7 +110,7 @@ def unpack_wheels(bundle: Path, folder: Path) -> tuple[int, tuple[list[str], lis
         manifest = tar.extractfile("manifest.json")
         listed = json.loads(manifest.read(MAX_MANIFEST_BYTES))  # type: ignore[union-attr]
         digests = {item["name"]: item["sha256"] for item in listed["items"]}
-        told = listed["wheels_for"]
+        told = listed.get("wheels_for")
         fit = (told["pythons"], told["platforms"]) if told else ([], [])
         names = [name for name in members if name.startswith("wheels/")]
         for name in names:

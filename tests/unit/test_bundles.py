@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from stars_local.bundles import manifest
-from stars_local.bundles.create import Source, create_bundle
+from stars_local.bundles.create import Source, check, create_bundle
 from stars_local.bundles.manifest import Item
 from stars_local.bundles.reading import install_bundle, verify_bundle
 from stars_local.bundles.wheels import wheel_licence
@@ -151,6 +151,13 @@ def test_names_that_no_bundle_has_are_refused(tmp_path: Path, name: str) -> None
         manifest.from_bytes(data, "b")
     with pytest.raises(UsageError, match="cannot be in a bundle"):
         create_bundle(tmp_path / "b.tar", {name: Source(tmp_path, None)}, "1", quiet)
+
+
+def test_names_that_some_systems_take_for_one_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    source = Source(tmp_path / "a", None)
+    with pytest.raises(UsageError, match="one name on some systems"):
+        check(tmp_path / "o.tar", {"prompts/a.txt": source, "prompts/A.txt": source}, None)
 
 
 @pytest.mark.parametrize(
