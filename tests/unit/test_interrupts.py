@@ -7,9 +7,10 @@ import sys
 import textwrap
 
 CODE = """
-import gc, signal, sys, time
+import signal, time
 from stars_local.core.interrupts import hear_interrupts
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, as behind nohup
 hear_interrupts()
 hear_interrupts()  # once more changes nothing
 
