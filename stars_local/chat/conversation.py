@@ -10,7 +10,7 @@ anything was accepted) stays for `/retry` but is not shown to the model with lat
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stars_local.chat.records import (
     Answered,
@@ -60,10 +60,16 @@ class Turn:
 
     def _ends_at_stop_string(self) -> bool:
         """Known of an answer that a crash cut before its end was recorded, too."""
-        kept = (Outcome.ACCEPTED, Outcome.FORCED)
-        return any(
-            attempt.end is End.STOP_STRING and attempt.outcome in kept for attempt in self.attempts
-        )
+        return any(map(_stops, self.attempts))
+
+    def forget_attempts(self) -> None:
+        """Drop the attempts, which are the most of an answer, but for what tells of its end."""
+        self.kept = [
+            replace(each, attempts=tuple(filter(_stops, each.attempts))) for each in self.kept
+        ]
+        if self.answered is not None:
+            left = tuple(filter(_stops, self.answered.attempts))
+            self.answered = replace(self.answered, attempts=left)
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -77,8 +83,17 @@ class Turn:
         return Message("assistant", self.text, self.token_ids if own else None)
 
 
+def _stops(attempt: Attempt) -> bool:
+    kept = (Outcome.ACCEPTED, Outcome.FORCED)
+    return attempt.end is End.STOP_STRING and attempt.outcome in kept
+
+
 class Conversation:
-    """What was said. `apply` is the only way to change it."""
+    """What was said. `apply` is the only way to change it.
+
+    Turns that left the context keep their words and sums, and their attempts in the file alone: a
+    long conversation would grow by them without end. The last turn has its attempts always.
+    """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self.turns: list[Turn] = []
@@ -156,3 +171,5 @@ class Conversation:
         if n_turns > self.n_trimmable:
             raise DataError(f"{n_turns} turns leave the context, which holds {self.n_trimmable}")
         self.n_left += n_turns
+        for turn in self.turns[: min(self.n_left, len(self.turns) - 1)]:
+            turn.forget_attempts()

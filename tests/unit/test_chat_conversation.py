@@ -130,3 +130,18 @@ def test_taking_back_a_turn_and_emptying_keep_the_system_message() -> None:
 def test_what_cannot_have_happened_is_refused(records: list[Record]) -> None:
     with pytest.raises(DataError):
         Conversation(records)
+
+
+def test_turns_that_left_keep_all_but_their_attempts_and_the_last_keeps_these_too() -> None:
+    tried = [Attempt(0, i, f"try {i}", 1, Outcome.REJECTED) for i in (0, 1)]
+    stop = replace(tried[1], outcome=Outcome.ACCEPTED, end=End.STOP_STRING)
+    records: list[Record] = [MODEL]
+    for i in range(3):
+        asked, segment, answered = turn(i)
+        assert isinstance(segment, SegmentKept)
+        records += [asked, replace(segment, attempts=(*tried, stop)), answered]
+    talk, whole = Conversation([*records, Trimmed(3)]), Conversation(records)
+    assert [each.attempts for each in talk.turns] == [[stop], [stop], [*tried, stop]]
+    for mine, other in zip(talk.turns, whole.turns, strict=True):
+        assert (mine.text, mine.token_ids) == (other.text, other.token_ids)
+        assert [each.segment for each in mine.kept] == [each.segment for each in other.kept]
