@@ -1,10 +1,15 @@
-"""What every test gets: a cache directory of the test run's own."""
+"""What every test gets: a cache directory of the test run's own, and time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# on a machine that does other work an example takes as long as it takes
+settings.register_profile("unhurried", parent=settings(), deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True, scope="session")
