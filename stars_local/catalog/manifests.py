@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from stars_local.catalog.known import KNOWN
 from stars_local.core.errors import ModelError
@@ -19,7 +21,6 @@ MAX_LICENCE_CHARS = 200
 _MAX_READ_CHARS = 2000  # of a text that may have megabytes
 _BAD = r"/\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"  # no control of a line or a terminal
 _PLAIN_NAME = re.compile(rf"[^{_BAD}.][^{_BAD}]*\.gguf")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +97,39 @@ def manifest_path(folder: Path, file_name: str) -> Path:
     return folder / FOLDER / f"{file_name}.json"
 
 
+def read_object(path: Path, schema: int, keys: Collection[str]) -> dict[str, Any]:
+    """The JSON object of a small file, without its `schema`.
+
+    Raises ValueError for a large file and for another schema or other keys than these; OSError.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES} bytes")
+    found = parse_json(content)
+    if not isinstance(found, dict) or found.pop("schema", None) != schema:
+        raise ValueError(f"no object of schema {schema}")
+    if set(found) != set(keys):
+        raise ValueError(f"other keys than {', '.join(sorted(keys))}")
+    return found
+
+
+def is_sha256(value: object) -> bool:
+    """Whether a value is a sha256 as we write it, 64 small hexadecimal digits."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
 def read_manifest(path: Path, file_name: str) -> FileManifest:
     """The manifest of `file_name` that a file holds; ModelError where it holds none."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
-        found = parse_json(content)
-        if not isinstance(found, dict) or found.pop("schema", None) != SCHEMA:
-            raise ValueError(f"no object of schema {SCHEMA}")
-        if set(found) != {field.name for field in fields(FileManifest)}:
-            raise ValueError("other keys than a manifest has")
-        manifest = FileManifest(**found)
+        keys = {field.name for field in fields(FileManifest)}
+        manifest = FileManifest(**read_object(path, SCHEMA, keys))
         size, licence = manifest.size_bytes, manifest.licence
         if manifest.file_name != file_name or not is_plain_name(file_name):
             raise ValueError("it is about another file")
         if type(size) is not int or size < 0 or not isinstance(manifest.source, str):
             raise ValueError("a size or a source that is none")
-        if not isinstance(manifest.sha256, str) or not _SHA256.fullmatch(manifest.sha256):
+        if not is_sha256(manifest.sha256):
             raise ValueError("a sha256 that is none")
         if licence is not None and not isinstance(licence, str):
             raise ValueError("a licence that is no text")

@@ -10,15 +10,13 @@ import json
 import re
 from pathlib import Path
 
-from stars_local.catalog.manifests import FOLDER, MAX_BYTES
+from stars_local.catalog.manifests import FOLDER, is_sha256, read_object
 from stars_local.core.errors import ModelError
 from stars_local.core.files import write_atomically
-from stars_local.core.strict_json import parse_json
 
 SCHEMA = 1
 _SUFFIX = ".reward.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # of those that come with the program; their texts for people are not held
 SHIPPED: dict[str, dict[str, str]] = {
@@ -42,18 +40,11 @@ def record_of(folder: Path, name: str) -> dict[str, str] | None:
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
-        found = parse_json(content)
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-            raise ValueError(f"no object of schema {SCHEMA}")
-        files = found.get("files")
-        if set(found) != {"schema", "files"} or not isinstance(files, dict) or not files:
-            raise ValueError("other keys than a record has")
+        files = read_object(path, SCHEMA, {"files"})["files"]
+        if not isinstance(files, dict) or not files:
+            raise ValueError("it names no files")
         for file_name, digest in files.items():
-            if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+            if not is_sha256(digest):
                 raise ValueError("a sha256 that is none")
             if not _FILE_NAME.fullmatch(file_name):
                 raise ValueError("a name that is none of a file in the folder")
