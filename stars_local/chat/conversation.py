@@ -170,6 +170,8 @@ class Conversation:
     def _trim(self, n_turns: int) -> None:
         if n_turns > self.n_trimmable:
             raise DataError(f"{n_turns} turns leave the context, which holds {self.n_trimmable}")
+        # the last turn keeps its attempts, for `/why`, even once it has left
+        first = max(0, self.n_left - 1)
         self.n_left += n_turns
-        for turn in self.turns[: min(self.n_left, len(self.turns) - 1)]:
+        for turn in self.turns[first : min(self.n_left, len(self.turns) - 1)]:
             turn.forget_attempts()
