@@ -19,7 +19,7 @@ from stars_local.evals.records import (
 )
 from stars_local.evals.summary import sum_up
 from stars_local.evals.turns import SECOND
-from stars_local.evals.verdicts import append_verdict, read_verdicts
+from stars_local.evals.verdicts import add_verdicts, read_verdicts
 
 
 def merge_turns(shards: Sequence[Path], out: Path, *, margin: float = 0.0) -> list[dict[str, Any]]:
@@ -56,8 +56,6 @@ def merge_runs(shards: Sequence[Path], out: Path, *, margin: float = 0.0) -> dic
     claim(out, manifests[0])
     ordered = [lines[arm, name] for name in run["prompt_ids"] for arm in run["arms"]]
     write_atomically(out / RESULTS, "".join(map(to_text, ordered)))
-    known = set(read_verdicts(out))
-    for verdict in (each for folder in shards for each in read_verdicts(folder)):
-        if verdict not in known:
-            append_verdict(out, verdict)
+    for folder in shards:
+        add_verdicts(out, read_verdicts(folder))
     return sum_up(out, ordered, run, read_verdicts(out), margin)

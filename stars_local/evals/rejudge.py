@@ -25,7 +25,7 @@ from stars_local.evals.records import (
     read_manifest,
     to_text,
 )
-from stars_local.evals.verdicts import append_verdict, read_verdicts
+from stars_local.evals.verdicts import add_verdicts, read_verdicts
 
 _LINE = {"arm": str, "prompt_id": str, "cohort": int, "text": str, "rewards": dict}
 
@@ -133,10 +133,7 @@ def rejudge(
     """
     claim(out, manifest)
     with held(out):
-        known = set(read_verdicts(out))
-        for verdict in read_verdicts(run.folder):
-            if verdict not in known:
-                append_verdict(out, verdict)
+        add_verdicts(out, read_verdicts(run.folder))
         cohorts: dict[tuple[str, int], list[str]] = defaultdict(list)
         for line in run.lines.values():
             cohorts[line["arm"], line["cohort"]].append(line["prompt_id"])

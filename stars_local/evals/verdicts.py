@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -130,6 +130,14 @@ def append_verdict(folder: Path, verdict: Verdict) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise DataError(f"{path}: cannot write: {error.strerror}") from error
+
+
+def add_verdicts(folder: Path, verdicts: Iterable[Verdict]) -> None:
+    """Add those that the folder does not have yet."""
+    known = set(read_verdicts(folder))
+    for verdict in verdicts:
+        if verdict not in known:
+            append_verdict(folder, verdict)
 
 
 def read_verdicts(folder: Path) -> list[Verdict]:
