@@ -50,13 +50,9 @@ def check_judges(texts: Sequence[str]) -> None:
         if texts.count(text) > 1:
             raise UsageError(f"--judge {text} is given twice: leave one out")
         if kind == "reward":
-            from stars_local.reward.combine import parse_reward
-            from stars_local.reward.resolve import DEFAULT_MODEL, find_model
+            from stars_local.reward.resolve import find_models
 
-            wanted = parse_reward(path)
-            names = [wanted] if isinstance(wanted, str) else [term.model for term in wanted]
-            for name in names:
-                find_model(DEFAULT_MODEL if name is None else name)
+            find_models(path)
         elif path and not Path(path).is_file():
             raise UsageError(f"--judge {text}: no file {path}: give a GGUF file")
 

@@ -46,7 +46,7 @@ def open_reward(
     opened: dict[Path, OnnxRewardModel] = {}
 
     def model(name: str | None) -> OnnxRewardModel:
-        folder, shipped = find_model(DEFAULT_MODEL if name is None else name)
+        folder, shipped = _find(name)
         if folder not in opened:
             opened[folder] = OnnxRewardModel(
                 folder, provider=provider, threads=threads, trusted=shipped, render=render
@@ -70,6 +70,18 @@ def open_reward(
         [replace(term, model=same[term.model]) for term in wanted],
         [replace(gate, model=same[gate.model]) for gate in bounds],
     )
+
+
+def find_models(spec: str) -> list[Path]:
+    """The folders of the models that `spec` names, without opening any; raises as `open_reward`
+    does for what it cannot find."""
+    parsed = parse_reward(spec)
+    names = [parsed] if isinstance(parsed, str) else [term.model for term in parsed]
+    return [_find(name)[0] for name in names]
+
+
+def _find(name: str | None) -> tuple[Path, bool]:
+    return find_model(DEFAULT_MODEL if name is None else name)
 
 
 def find_model(name: str, models_dir: Path | None = None) -> tuple[Path, bool]:
