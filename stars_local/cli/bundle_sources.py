@@ -41,9 +41,7 @@ def reward_files(name: str, models_dir: Path | None) -> dict[str, Source]:
 
     folder, came_with_us = find_model(name, models_dir)
     known = read_manifest(folder)
-    names = {MANIFEST_NAME, known.model_file, known.tokenizer_file, known.golden_file}
-    names |= set(known.data_files)
-    names |= {n for n in (known.training_card, known.template.chat_template_file) if n is not None}
+    names = {MANIFEST_NAME, *known.files}
     namesake = known_models(models_dir).get(folder.name)
     if not came_with_us and namesake is not None and find_model(str(namesake))[1]:
         refuse_hidden(str(folder), namesake, {n: sha256_of(folder / n) for n in names})

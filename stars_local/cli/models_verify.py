@@ -82,15 +82,8 @@ def _verify_reward(place: Path, on_progress: OnProgress) -> Iterator[Verdict]:
     except RewardError as error:
         trouble = str(error)
     else:
-        digests[manifest.model_file] = manifest.sha256
-        digests[manifest.tokenizer_file] = manifest.tokenizer_sha256
-        digests |= manifest.data_files
-        others = (
-            manifest.golden_file,
-            manifest.training_card,
-            manifest.template.chat_template_file,
-        )
-        named |= {name for name in others if name is not None}
+        digests |= {name: sha256 for name, sha256 in manifest.files.items() if sha256}
+        named |= manifest.files.keys()
     try:
         record = SHIPPED.get(place.name) if shipped else record_of(place.parent, place.name)
         digests |= {} if record is None else record

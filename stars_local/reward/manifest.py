@@ -148,6 +148,17 @@ class Manifest:
     past: bool = False
 
     @property
+    def files(self) -> dict[str, str | None]:
+        """The files that go with this one, by name, with their SHA-256 where it is held here."""
+        others = (self.golden_file, self.training_card, self.template.chat_template_file)
+        return {
+            **{name: None for name in others if name is not None},
+            **self.data_files,
+            self.model_file: self.sha256,
+            self.tokenizer_file: self.tokenizer_sha256,
+        }
+
+    @property
     def identity(self) -> str:
         """A SHA-256, in hex, of everything that a score depends on and of nothing else.
 
