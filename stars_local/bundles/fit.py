@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from stars_local.catalog.pip import package_name
 from stars_local.core.errors import UsageError
 
 _ANY = ("py3", "none", "any")
@@ -38,7 +39,7 @@ def fit_of(names: Iterable[str]) -> Fit | None:
     for name in names:
         parts = name.removesuffix(".whl").split("-")
         python, abi, platform = parts[-3:] if len(parts) in (5, 6) else _ANY
-        package = re.sub(r"[-_.]+", "-", parts[0]).lower()
+        package = package_name(parts[0])
         _join(pythons, package, _pythons(python, abi))
         _join(platforms, package, _platforms(platform))
     if not pythons:

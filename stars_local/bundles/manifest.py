@@ -26,6 +26,7 @@ from urllib.parse import quote
 from stars_local.bundles.fit import Fit, fit_from, fit_of
 from stars_local.catalog.folder import is_reserved
 from stars_local.catalog.manifests import clean_licence
+from stars_local.catalog.pip import package_name
 from stars_local.core.errors import DataError
 from stars_local.core.strict_json import parse_json
 
@@ -129,14 +130,14 @@ def sbom(items: Sequence[Item], version: str) -> bytes:
             "type": "machine-learning-model"
             if is_model
             else "library"
-            if item.name.startswith("wheels/")
+            if item.name.startswith(_WHEELS)
             else "file",
             "bom-ref": item.name,
             "name": item.name,
             "hashes": [{"alg": "SHA-256", "content": item.sha256}],
         }
-        if item.name.startswith("wheels/"):
-            name, number = item.name.removeprefix("wheels/").split("-")[:2]
+        if item.name.startswith(_WHEELS):
+            name, number = item.name.removeprefix(_WHEELS).split("-")[:2]
             row |= {"name": name, "version": number, "purl": _purl(name, number)}
         if item.licence is not None:
             row["licenses"] = [{"license": {"name": item.licence}}]
@@ -153,8 +154,8 @@ def sbom(items: Sequence[Item], version: str) -> bytes:
 
 
 def _purl(name: str, number: str) -> str:
-    """A package URL, type pypi: names in lower case with `-` for every run of `-`, `_` and `.`."""
-    return f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{quote(number)}"
+    """A package URL, type pypi."""
+    return f"pkg:pypi/{package_name(name)}@{quote(number)}"
 
 
 def _item(row: object) -> Item:

@@ -28,6 +28,11 @@ runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
 
 
+def package_name(name: str) -> str:
+    """A package's name as all spellings of it are compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 class _Terminated(BaseException):
     """SIGTERM came."""
 

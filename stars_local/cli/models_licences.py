@@ -48,10 +48,12 @@ def package_licences(root: str) -> list[tuple[str, str]]:
     """A package and all that it needs and is installed, by name, with what each says."""
     from importlib.metadata import PackageNotFoundError, distribution
 
+    from stars_local.catalog.pip import package_name
+
     found: dict[str, str] = {}
     waiting = [root]
     while waiting:
-        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        name = package_name(waiting.pop())
         if name in found:
             continue
         try:
