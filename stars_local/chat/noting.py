@@ -37,6 +37,10 @@ class Noting:
         """As the inner model says."""
         return self._inner.info
 
+    def encode(self, prompt: Prompt) -> Sequence[int]:
+        """See `LanguageModel.encode`."""
+        return self._inner.encode(prompt)
+
     def open(self, prompt: Prompt, sampling: Sampling, stop: tuple[str, ...] = ()) -> Opened:
         """See `LanguageModel.open`."""
         self.token_ids = None

@@ -4,11 +4,13 @@
     for event in talk.ask("How are you?", make_task, seed=1):
         ...
 
-Where the context is full the oldest turns leave it, and a `TurnsLeft` says so.
+Where the context is full the oldest turns leave it, and a `TurnsLeft` says so. As many leave as
+make a third of it free: after that all that stays is prefilled anew, once in several turns.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,13 +20,13 @@ from stars_local.chat.noting import Noting
 from stars_local.chat.records import Answered, Asked, Held, SegmentKept, Trimmed, Undone
 from stars_local.chat.session import Session
 from stars_local.core.driver import Driver, Task
-from stars_local.core.errors import PromptTooLongError
-from stars_local.core.events import Event, Finished, Judged, Kept, Started
+from stars_local.core.events import Event, Finished, Judged, Kept
 from stars_local.core.ports import LanguageModel, RewardModel
 from stars_local.core.records import Attempt, Prompt, Result
 
 # The name of every chat's prompts in their seeds: the same --seed, the same conversation.
 PROMPT_ID = "chat"
+_FREED_SHARE = 3  # this part of the context
 
 MakeTask = Callable[[Prompt, int], Task]
 
@@ -79,18 +81,16 @@ class Talk:
         """
         self._hold()
         draw = self.conversation.n_asked
-        n_left = 0
-        while True:
+
+        def task(n_left: int) -> Task:
             messages = self.conversation.messages(
                 question, self._model.info.weights_sha256, n_left, replaces=replaces
             )
-            events = self._driver.stream(make_task(Prompt(PROMPT_ID, messages), draw))
-            may_trim = n_left < self.conversation.n_trimmable - replaces
-            started = self._opened(events, least_room, may_trim=may_trim)
-            if started is not None:
-                break
-            n_left += 1
-        with closing(events):
+            return make_task(Prompt(PROMPT_ID, messages), draw)
+
+        n_left = self._n_leaving(task, self.conversation.n_trimmable - replaces, least_room)
+        with closing(self._driver.stream(task(n_left))) as events:
+            started = next(events)  # raises before anything is recorded
             if replaces:
                 self.session.append(Undone())
             if n_left > 0:
@@ -106,22 +106,24 @@ class Talk:
         if self.conversation.held != now:
             self.session.append(now)
 
-    def _opened(
-        self, events: Generator[Event, None, None], least_room: int, *, may_trim: bool
-    ) -> Event | None:
-        """The first event, or None if another turn should leave the context first."""
-        try:
-            first = next(events)
-        except PromptTooLongError:
-            if not may_trim:
-                raise
-            return None
-        if not isinstance(first, Started) or not may_trim:
-            return first
-        if self._model.info.n_ctx - first.n_prompt_tokens >= least_room:
-            return first
-        events.close()
-        return None
+    def _n_leaving(self, task: Callable[[int], Task], most: int, least_room: int) -> int:
+        """How many of the oldest turns leave: none where the answer has room, else so many that
+        a part of the context is free, or at least what the answer needs; all if that is too much.
+
+        task: what is asked once so many turns have left; every turn more leaves more room.
+        """
+        n_ctx = self._model.info.n_ctx
+
+        def room(n_left: int) -> int:
+            return n_ctx - len(self._model.encode(task(n_left).prompt))
+
+        def least(wanted: int) -> int:
+            return bisect_left(range(most), wanted, key=room)
+
+        if most <= 0 or room(0) >= least_room:
+            return 0
+        wanted = max(least_room, n_ctx // _FREED_SHARE)
+        return least(wanted if room(most) >= wanted else least_room)
 
     def _answer(self, events: Iterator[Event]) -> Iterator[Event]:
         attempts: list[Attempt] = []

@@ -86,12 +86,16 @@ class EnumerableModel:
 
     # -- the port ----------------------------------------------------------------------------
 
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """A prompt's tokens are its characters."""
+        text = prompt.text if prompt.text is not None else _transcript(prompt)
+        return tuple(ord(char) for char in text + prompt.prefill)
+
     def open(self, prompt: Prompt, sampling: Sampling, stop: tuple[str, ...] = ()) -> Opened:
-        """Open a prompt; its tokens are its characters."""
+        """Open a prompt."""
         if len(self._trunks) >= self._max_branches:
             raise OutOfCellsError(f"{len(self._trunks)} prompts are open: close some")
-        text = prompt.text if prompt.text is not None else _transcript(prompt)
-        prompt_ids = tuple(ord(char) for char in text + prompt.prefill)
+        prompt_ids = self.encode(prompt)
         if len(prompt_ids) >= self._info.n_ctx:
             raise PromptTooLongError(
                 f"the prompt has {len(prompt_ids)} tokens, n_ctx is {self._info.n_ctx}: "

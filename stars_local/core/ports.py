@@ -64,6 +64,10 @@ class LanguageModel(Protocol):
         """Identity of the model file and size of the context."""
         ...
 
+    def encode(self, prompt: Prompt) -> Sequence[int]:
+        """The token ids that `open` would prefill for a prompt, be they more than fit."""
+        ...
+
     def open(self, prompt: Prompt, sampling: Sampling, stop: tuple[str, ...] = ()) -> Opened:
         """Prefill a prompt and return its trunk.
 

@@ -107,6 +107,34 @@ def test_the_oldest_turns_leave_a_full_context_and_the_person_is_told(session: S
     assert type(talk.conversation)(records).n_left == talk.conversation.n_left
 
 
+def test_turns_leave_together_so_that_what_stays_is_prefilled_once_in_several_turns(
+    session: Session,
+) -> None:
+    talk = Talk(session, model(n_ctx=300), REWARD)
+    rooms, full, prefilled = [], [], []
+    for n in range(40):
+        for event in talk.ask(f"question {n:02}", tasks(n=8), seed=1, least_room=12):
+            if isinstance(event, TurnsLeft):
+                full.append(n)
+            elif isinstance(event, Started):
+                rooms.append(300 - event.n_prompt_tokens)
+                prefilled.append(event.n_prompt_tokens - event.n_reused_tokens)
+    assert all(100 <= rooms[n] < 150 for n in full), "a third of the context is free, and no more"
+    assert min(rooms) >= 12
+    assert len(full) <= 40 // 3, "not one by one"
+    assert all(prefilled[n] < 50 for n in range(40) if n not in full)
+
+
+def test_a_long_question_takes_no_more_turns_away_than_it_must(session: Session) -> None:
+    talk = Talk(session, model(n_ctx=200), REWARD)
+    for n in range(3):
+        last(talk.ask(f"question {n}", tasks(n=8), seed=1, least_room=12))
+    for event in talk.ask("x" * 125, tasks(n=8), seed=1, least_room=12):
+        if isinstance(event, Started):
+            assert 12 <= 200 - event.n_prompt_tokens < 66  # never a third, whatever leaves
+    assert 0 < talk.conversation.n_left < 3
+
+
 def test_a_question_that_can_never_fit_is_refused_and_not_recorded(session: Session) -> None:
     talk = Talk(session, model(n_ctx=60), REWARD)
     last(talk.ask("hi", tasks(n=4), seed=1))
