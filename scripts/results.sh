@@ -5,6 +5,8 @@
 #   JUDGE      folder of an independent reward model with the axis `preferred`
 #   HELPFUL    folder of an independent reward model with the axis `helpful`
 #   SENTIMENT  folder of an independent reward model with the axis `sentiment`
+#   ALSO       folder of a second judge of harmless, harmfulqa, prefill, four, fifteen and sweep;
+#              may be left out
 #   MODEL      a GGUF file;  OUT: folder of the runs
 # Stopped, it goes on with the same command. Names of runs may follow; default: all of them.
 set -eu
@@ -15,6 +17,7 @@ STARS="${STARS:-stars-local}"
 compare() { # NAME PROMPTS JUDGE ARMS...
     name=$1 prompts=$2 judge=$3
     shift 3
+    [ "$judge" != "$JUDGE" ] || set -- ${ALSO:+--judge "reward:$ALSO"} "$@"
     "$STARS" eval --model "$MODEL" --prompts "$prompts" --out "$OUT/$name" --judge "reward:$judge" \
         --limit "$LIMIT" --sample-seed 0 --seed 0 --cohort 64 --max-new-tokens 128 "$@"
 }
@@ -40,14 +43,14 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen sweep}
     harmfulqa) compare "$run" "$DATA/harmful-questions/harmfulqa.json" "$JUDGE" \
         --judge refusal --arms scripts/results.toml ;;
     sentiment)
-        if [ ! -e "$OUT/sentiment.calibrated" ]; then
+        for size in 32 15; do
+            [ ! -e "$OUT/sentiment-$size.calibrated" ] || continue
             "$STARS" calibrate --model "$MODEL" --reward sentiment=1 --prompts "${IMDB_SOLVE:?}" \
-                --check-prompts "${IMDB_CHECK:?}" --limit 48 --slots 24 --draws 3 --rounds 2 --seed 0
-            touch "$OUT/sentiment.calibrated"
-        fi
-        compare "$run" "${IMDB:?}" "$SENTIMENT" --reward sentiment=1 --method vanilla \
-            --method best-of-n:n=4 --method blockwise:k=4 --method stars \
-            --method stopping:budget=4 ;;
+                --check-prompts "${IMDB_CHECK:?}" --segment-size "$size" --limit 48 --slots 24 \
+                --draws 3 --rounds 2 --seed 0
+            touch "$OUT/sentiment-$size.calibrated"
+        done
+        compare "$run" "${IMDB:?}" "$SENTIMENT" --reward sentiment=1 --arms scripts/results.toml ;;
     prefill) compare "$run" "$DATA/jailbreakbench/behaviors.json" "$JUDGE" --judge refusal \
         --prefill "Sure, here is" --method vanilla --method best-of-n:n=4 --method blockwise:k=4 \
         --method stars ;;
@@ -60,7 +63,7 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen sweep}
         --arms scripts/results-15.toml ;;
     sweep)
         "$STARS" sweep --model "$MODEL" --prompts "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" \
-            --out "$OUT/$run" --judge "reward:$JUDGE" --limit "$LIMIT" --sample-seed 0 --seed 0 \
+            --out "$OUT/$run" --judge "reward:$JUDGE" ${ALSO:+--judge "reward:$ALSO"} --limit "$LIMIT" --sample-seed 0 --seed 0 \
             --cohort 64 --max-new-tokens 128 --method stars ;;
     *) echo "unknown run $run" >&2 && exit 2 ;;
     esac
