@@ -215,6 +215,7 @@ def find_thresholds(
         found.within_spread,
         key.file_name,
         found.key.segment_size,
+        found.spreads,
     )
 
 

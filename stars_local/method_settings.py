@@ -37,7 +37,8 @@ class Thresholds:
     """The numbers that only mean something with one reward model; None where the method has none.
 
     quantiles: calibrated rewards by segment index, of segments of `quantile_size` tokens. spread:
-    standard deviation of the rewards at one position. origin: "given", or the calibration's name.
+    standard deviation of the rewards at one position. spreads: the same by index, like
+    `quantiles`. origin: "given", or the calibration's name.
     """
 
     alpha: float | None = None
@@ -47,6 +48,7 @@ class Thresholds:
     spread: float | None = None
     origin: str = "given"
     quantile_size: int | None = None
+    spreads: tuple[float, ...] = ()
 
 
 def spec_of(settings: Settings) -> MethodSpec:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from stars_local.core.files import write_atomically
 from stars_local.core.strict_json import parse_json, read_object
 
 SCHEMA = 1
+_POOLED_WEIGHT = 2.0
+_POSITION = {"segment", "n_positions", "mean", "between_variance", "within_variance"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,22 @@ class Calibration:
     by_position: tuple[dict[str, float], ...]
     made: dict[str, str]
 
+    @property
+    def spreads(self) -> tuple[float, ...]:
+        """The standard deviation of rewards at one position, by segment index.
+
+        Late positions are seen in few answers: each variance is pooled with that of all
+        positions, which weighs like `_POOLED_WEIGHT` of them.
+        """
+        pooled = self.within_spread**2
+        return tuple(
+            math.sqrt(
+                (row["n_positions"] * row["within_variance"] + _POOLED_WEIGHT * pooled)
+                / (row["n_positions"] + _POOLED_WEIGHT)
+            )
+            for row in self.by_position
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object that `from_json` reads."""
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
@@ -103,7 +122,15 @@ def from_json(data: object, name: str) -> Calibration:
             raise CalibrationError(f"{name}: {field} is {number}, must be at least 1")
     if not 0.0 <= found.alpha <= 1.0:
         raise CalibrationError(f"{name}: alpha is {found.alpha}, must lie in [0, 1]")
-    for field, size in (("beta", found.beta), ("spread", found.spread)):
+    sizes = {"beta": found.beta, "spread": found.spread, "within_spread": found.within_spread}
+    for place, row in enumerate(found.by_position):
+        if set(row) != _POSITION:
+            raise CalibrationError(
+                f"{name}: by_position[{place}] has other keys than {', '.join(sorted(_POSITION))}: "
+                "calibrate again"
+            )
+        sizes |= {f"by_position[{place}].{key}": row[key] for key in _POSITION - {"mean"}}
+    for field, size in sizes.items():
         if size < 0.0:
             raise CalibrationError(f"{name}: {field} is {size}, must not be negative")
     return found

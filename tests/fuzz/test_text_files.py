@@ -47,7 +47,15 @@ CALIBRATION = {
         "n_segments": 40,
     },
     "checked": None,
-    "by_position": [{"mean": 0.1, "between": 1.0, "within": 0.5}],
+    "by_position": [
+        {
+            "segment": 0.0,
+            "n_positions": 24.0,
+            "mean": 0.1,
+            "between_variance": 1.0,
+            "within_variance": 0.5,
+        }
+    ],
     "made": {"version": "0.1.0"},
 }
 CONFIG_TOML = b"""method = "stars:alpha=0.5"

@@ -164,6 +164,9 @@ def test_impossible_costs_are_refused_with_the_range() -> None:
             solve_threshold(law, Threshold(0.0, 0.5, 8), 0.1, wanted, 4)
 
 
+ROW = {"mean": 0.2, "between_variance": 0.3}
+
+
 def example() -> Calibration:
     key = CalibrationKey("a" * 64, "b" * 64, "harmless", "c" * 64, 32)
     cost = Measured(3.0, (2.8, 3.2), 0.05, 256, 1000)
@@ -181,7 +184,10 @@ def example() -> Calibration:
         quick=False,
         predicted=cost,
         checked=None,
-        by_position=({"segment": 0.0},),
+        by_position=(
+            {**ROW, "segment": 0.0, "n_positions": 256.0, "within_variance": 0.64},
+            {**ROW, "segment": 1.0, "n_positions": 2.0, "within_variance": 0.01},
+        ),
         made={"date": "2026-01-01"},
     )
 
@@ -193,6 +199,12 @@ def test_files_round_trip_and_leave_nothing_else(tmp_path: Path) -> None:
     assert read_calibration(path) == calibration
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert find_calibration(calibration.key, [tmp_path / "none", path.parent]) == calibration
+
+
+def test_spreads_are_those_of_each_position_and_few_answers_say_little() -> None:
+    early, late = example().spreads
+    assert early == pytest.approx(0.8, rel=0.01)
+    assert late == pytest.approx(((0.01 + 0.25) / 2) ** 0.5)
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(CalibrationKey)])
@@ -211,6 +223,9 @@ def test_a_calibration_for_another_thing_is_refused_by_name(field: str) -> None:
         (lambda d: d.pop("beta"), "the field 'beta' is missing: calibrate again"),
         (lambda d: d.update(gamma=1), "unknown field 'gamma'"),
         (lambda d: d.update(schema=99), "schema is 99"),
+        (lambda d: d["by_position"][1].pop("mean"), r"by_position\[1\] has other keys"),
+        (lambda d: d["by_position"][0].update(within_variance=-1), r"within_variance is -1"),
+        (lambda d: d.update(within_spread=-0.1), "within_spread is -0.1"),
         (lambda d: d.update(beta="much"), "much"),
         (lambda d: d["key"].update(more=1), "more"),
     ],

@@ -198,6 +198,9 @@ def test_a_lower_price_buys_more_attempts_and_a_price_of_nothing_all() -> None:
 def test_the_spread_learns_from_positions_that_are_done() -> None:
     estimate = SpreadEstimate(1.0)
     for _ in range(200):
-        estimate.learn([0.0, 6.0])
+        estimate.learn([0.0, 6.0], 1.0)
+        estimate.learn([], 1.0)  # no attempt passed
     assert estimate.value([1.0]) == pytest.approx(math.sqrt(18), rel=0.05)
-    assert SpreadEstimate(1.0).value([1.0]) == pytest.approx(math.sqrt(8 / 8))
+    estimate.learn([0.0, 6.0], 0.1)
+    assert estimate.value([1.0]) == pytest.approx(0.1 * math.sqrt(18), rel=0.05)
+    assert SpreadEstimate(1.0).value([1.0]) == 1.0

@@ -58,12 +58,13 @@ OTHER: dict[str, Any] = {
     "k_schedule": KSchedule.GROW,
     "price": 0.5,
     "spread": 5.0,
+    "spreads": (0.1, 5.0),
     "budget": 6.0,
 }
 # the settings beside it under which a parameter shows
 UNDER: dict[str, dict[str, Any]] = {
     "quantiles": {"schedule": Schedule.QUANTILE},
-    "quantile_size": {"schedule": Schedule.QUANTILE},
+    "quantile_size": {"schedule": Schedule.QUANTILE, "spreads": (0.1, 5.0, 0.1)},
     "force": {"max_attempts": 2, "reward_threshold": 3.0},
     "min_tokens": {"boundary": BoundaryKind.ENTROPY},
     "entropy_threshold": {"boundary": BoundaryKind.ENTROPY},

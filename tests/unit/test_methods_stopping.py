@@ -7,11 +7,13 @@ import math
 import random
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from stars_local.core.doubles import EnumerableModel, TableReward
 from stars_local.core.methods import Segmentation
+from stars_local.core.methods.blockwise import KSchedule, blockwise
 from stars_local.core.methods.stopping import (
     SpreadEstimate,
     StoppingParams,
@@ -164,6 +166,61 @@ def test_the_price_of_attempts_is_the_gain_above_their_quantile(
 
 def test_where_there_is_one_attempt_none_more_is_worth_its_price() -> None:
     assert price_of_attempts(1.0, 1.0) == price_of_attempts(-3.0, 1.0) == math.inf
+
+
+FALLING = (0.6, 0.4, 0.27, 0.24, 0.22, 0.17, 0.15, 0.1)  # as of real rewards, every 15 tokens
+
+
+def walking(text: str) -> float:
+    """A reward that each letter moves, by less the later it comes."""
+    return sum(
+        scale * VALUES[LETTERS.index(letter)] for scale, letter in zip(FALLING, text, strict=False)
+    )
+
+
+def final(params: StoppingParams | int, n: int) -> tuple[float, float, list[float]]:
+    """Mean reward and cost of answers by stopping, or by so many attempts a segment, and the mean
+    attempts by segment."""
+    model = EnumerableModel(LETTERS, lambda _: (*([1 / 8] * 8), 0.0))
+    results = [
+        answer(
+            model,
+            TableReward(walking),
+            lambda c: (
+                blockwise(c, params, KSchedule.UNIFORM, Segmentation(1))
+                if isinstance(params, int)
+                else stopping(c, params)
+            ),
+            prompt_id=f"p{i}",
+            max_new_tokens=len(FALLING),
+        )
+        for i in range(n)
+    ]
+    return (
+        statistics.fmean(r.segments[-1].reward or 0.0 for r in results),
+        statistics.fmean(r.n_decoded_tokens / r.n_kept_tokens for r in results),
+        [statistics.fmean(r.segments[i].n_attempts for r in results) for i in range(len(FALLING))],
+    )
+
+
+@pytest.mark.slow
+def test_where_spreads_fall_along_an_answer_stopping_beats_a_fixed_number_at_its_cost() -> None:
+    told = StoppingParams(0.0, 0.3, Segmentation(1), 20, 4.0, FALLING, 1)
+    ours, cost, by_segment = final(told, 500)
+    fixed, fixed_cost, _ = final(4, 500)
+    assert cost == pytest.approx(fixed_cost, rel=0.02)
+    assert ours > fixed + 0.1
+    assert max(by_segment[:-1]) < 1.5 * min(by_segment[:-1]), "a price of each position's own"
+    untold, _, by_segment = final(replace(told, spreads=()), 500)
+    assert max(by_segment[:-1]) > 2 * min(by_segment[:-1]), "the case must need it"
+    assert untold < ours
+
+
+@pytest.mark.parametrize("n_tokens", [0, 1, 14, 15, 29, 30, 31, 1000])
+def test_spreads_are_looked_up_by_tokens_and_the_last_holds_on(n_tokens: int) -> None:
+    params = StoppingParams(0.1, 9.0, spreads=(0.5, 0.3, 0.2), spreads_size=15)
+    assert params.spread_after(n_tokens) == (0.5, 0.3, 0.2)[min(2, n_tokens // 15)]
+    assert replace(params, spreads=()).spread_after(n_tokens) == 9.0
 
 
 @pytest.mark.slow

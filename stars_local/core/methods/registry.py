@@ -41,8 +41,9 @@ class MethodParams:
     boundary: None is the method's own. quantile_size: None is `segment_size`. max_segment_tokens:
     the longest segment of cards. n: answers of best-of-n. k, k_schedule: of blockwise. price: of a
     token, in units of the reward, for stopping. spread: standard deviation of the rewards at one
-    position, for stopping and adaptive. budget: judged tokens per kept token wanted of adaptive,
-    None for its own, and of stopping, None for a price.
+    position, for stopping and adaptive. spreads: the same for stopping by segment index, like
+    `quantiles`; empty is `spread` everywhere. budget: judged tokens per kept token wanted of
+    adaptive, None for its own, and of stopping, None for a price.
     """
 
     segment_size: int = 32
@@ -67,6 +68,7 @@ class MethodParams:
     k_schedule: KSchedule = KSchedule.UNIFORM
     price: float = 0.005
     spread: float = 1.0
+    spreads: tuple[float, ...] = ()
     budget: float | None = None
 
     def threshold(self) -> Threshold:
@@ -165,7 +167,10 @@ def _blockwise(params: MethodParams, parts: Parts) -> Method:
 
 def _stopping(params: MethodParams, parts: Parts) -> Method:
     cut, cap = params.segmentation(), params.max_attempts
-    made = StoppingParams(params.price, params.spread, cut, cap, params.budget)
+    size = params.segment_size if params.quantile_size is None else params.quantile_size
+    made = StoppingParams(
+        params.price, params.spread, cut, cap, params.budget, params.spreads, size
+    )
     return lambda context: stopping(context, made)
 
 
@@ -197,7 +202,7 @@ METHODS: dict[str, MethodSpec] = {
     ),
     "stopping": MethodSpec(
         _stopping,
-        _CUT | {"price", "spread", "max_attempts", "budget"},
+        _CUT | {"price", "spread", "spreads", "quantile_size", "max_attempts", "budget"},
         True,
         False,
         "Attempts while they are worth their price.",
@@ -262,6 +267,8 @@ def with_overrides(params: MethodParams, overrides: Mapping[str, str]) -> Method
 
 def _read(key: str, text: str, example: object) -> Any:
     kind: Any = _KINDS.get(key, type(example))
+    if kind is tuple:
+        raise UsageError(f"parameter {key} is read from a calibration: leave it out")
     try:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
@@ -283,8 +290,9 @@ def check(params: MethodParams) -> None:
         raise UsageError(f"alpha is {params.alpha:g}: it lies between 0 and 1")
     if not params.beta >= 0.0:
         raise UsageError(f"beta is {params.beta:g}: give 0 (the hard rule) or more")
-    if not 0.0 < params.spread < math.inf:
-        raise UsageError(f"spread is {params.spread:g}: a standard deviation lies above 0")
+    for spread in (params.spread, *params.spreads):
+        if not 0.0 < spread < math.inf:
+            raise UsageError(f"spread is {spread:g}: a standard deviation lies above 0")
     if math.isnan(params.reward_threshold):
         raise UsageError("reward_threshold is not a number: give one, -inf accepts everything")
     if params.schedule is Schedule.QUANTILE and not params.quantiles:

@@ -15,14 +15,18 @@ the density right of b). The drawing stops when
     EI < price * (tokens of an attempt, as a mean of those seen)
 
 the price being in units of the reward per decoded token: at 0.005 spreads and 32 tokens a
-Gaussian position gets about 4 attempts. s^2 pools the calibrated spread s_0, weighing like
-w = `_PRIOR_WEIGHT` rewards, with the squares about their means at all positions of this answer:
+Gaussian position gets about 4 attempts. s is c g, the calibrated spread c of rewards after so
+many tokens (it falls to a fifth along an answer) times how much more this answer's rewards
+spread. g^2 pools a 1 that weighs like w = `_PRIOR_WEIGHT` rewards with the squares about their
+means at all positions of this answer, each in units of its own c:
 
-    s^2 = (w s_0^2 + sum of squares) / (w + degrees of freedom)
+    g^2 = (w + sum of squares / c^2) / (w + degrees of freedom)
 
 With a budget B of judged tokens per kept token in place of a price, the price of an attempt is
-chosen anew before each segment, as the one at which a Gaussian position of known mean takes the
-attempts T = B + lead that the answer may spend there (see `budgets`):
+chosen anew before each segment, as the one at which a Gaussian position of known mean takes
+T = B + lead / 2 attempts, the lead being what the answer has left over (see `budgets`). Half of it,
+since a price that gave back at once what the last position spared would buy less for the same
+tokens than one that hardly moves:
 
     price = s (phi(q) - q / T),   q = Phi^-1(1 - 1 / T)
 
@@ -57,6 +61,7 @@ from stars_local.core.methods.choosing import Candidate, Enough, keep_best, neve
 from stars_local.core.requests import Steps
 
 _PRIOR_WEIGHT = 8.0
+_LEAD_SHARE = 0.5
 _LEAST_ATTEMPTS = 1.01
 _NORMAL = NormalDist()
 
@@ -65,18 +70,30 @@ _NORMAL = NormalDist()
 class StoppingParams:
     """price: reward per decoded token, >= 0. budget: judged tokens per kept token, >= 1, in
     place of a price. spread: the calibrated standard deviation of rewards at one position, in
-    units of the reward, > 0. `max_attempts` >= 1."""
+    units of the reward, > 0. spreads: the same after each further `spreads_size` tokens, the last
+    for all that follow; empty is `spread` everywhere. `max_attempts` >= 1."""
 
     price: float
     spread: float
     segmentation: Segmentation = Segmentation()
     max_attempts: int = 20
     budget: float | None = None
+    spreads: tuple[float, ...] = ()
+    spreads_size: int = 32
+
+    def spread_after(self, n_tokens: int) -> float:
+        """The calibrated spread at the position that so many tokens lead to."""
+        if not self.spreads:
+            return self.spread
+        return self.spreads[min(n_tokens // self.spreads_size, len(self.spreads) - 1)]
 
 
 @dataclass(slots=True)
 class SpreadEstimate:
-    """The spread at a position, from the calibrated one and the squares seen at others."""
+    """The spread at a position, from the calibrated one there and how far it was off elsewhere.
+
+    calibrated: of the position at work; squares: of done ones, in units of theirs.
+    """
 
     calibrated: float
     squares: float = 0.0
@@ -84,14 +101,15 @@ class SpreadEstimate:
 
     def value(self, rewards: Sequence[float]) -> float:
         """The estimate, the rewards of the position at work included."""
-        squares = self.squares + _squares(rewards)
+        squares = self.squares + _squares(rewards) / self.calibrated**2
         freedom = self.freedom + len(rewards) - 1
-        return math.sqrt((_PRIOR_WEIGHT * self.calibrated**2 + squares) / (_PRIOR_WEIGHT + freedom))
+        return self.calibrated * math.sqrt((_PRIOR_WEIGHT + squares) / (_PRIOR_WEIGHT + freedom))
 
-    def learn(self, rewards: Sequence[float]) -> None:
-        """Remember a position that is done."""
-        self.squares += _squares(rewards)
-        self.freedom += len(rewards) - 1
+    def learn(self, rewards: Sequence[float], coming: float) -> None:
+        """Remember a position that is done; coming: the calibrated spread of the next."""
+        self.squares += _squares(rewards) / self.calibrated**2
+        self.freedom += max(0, len(rewards) - 1)
+        self.calibrated = coming
 
 
 def expected_improvement(rewards: Sequence[float], spread: float) -> float:
@@ -119,7 +137,7 @@ def price_of_attempts(attempts: float, spread: float) -> float:
 def stopping(context: Context, params: StoppingParams) -> Steps:
     """Draw one answer, paying `price` for tokens, or as much as keeps to the budget."""
     progress = Progress(context)
-    estimate = SpreadEstimate(params.spread)
+    estimate = SpreadEstimate(params.spread_after(0))
     budget, size = params.budget, params.segmentation.segment_size
     wanted = math.inf
     rewards: list[float] = []
@@ -142,18 +160,19 @@ def stopping(context: Context, params: StoppingParams) -> Steps:
         rule: Enough = enough
         if budget is not None:
             lead = lead_of(progress, budget, size)
-            wanted = budget + lead
+            wanted = budget + _LEAD_SHARE * lead
             if progress.n_left <= size:
                 cap, rule = min(cap, attempts_left(progress, budget, lead)), never
             else:
                 cap = min(cap, attempts_allowed(budget, lead))
         yield from keep_best(progress, boundary, cap, rule)
-        if rewards:
-            estimate.learn(rewards)
+        estimate.learn(rewards, params.spread_after(progress.n_tokens))
         rewards.clear()
     return progress.finish
 
 
 def _squares(rewards: Sequence[float]) -> float:
+    if not rewards:
+        return 0.0
     mean = sum(rewards) / len(rewards)
     return sum((reward - mean) ** 2 for reward in rewards)
