@@ -5,7 +5,7 @@
         ...
 
 Where the context is full the oldest turns leave it, and a `TurnsLeft` says so. As many leave as
-make a third of it free: after that all that stays is prefilled anew, once in several turns.
+make a third of it free beside the answer's room: all that stays is prefilled anew then.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ class Talk:
         self._hold()
         draw = self.conversation.n_asked
 
-        def task(n_left: int) -> Task:
+        def prompt(n_left: int) -> Prompt:
             messages = self.conversation.messages(
                 question, self._model.info.weights_sha256, n_left, replaces=replaces
             )
-            return make_task(Prompt(PROMPT_ID, messages), draw)
+            return Prompt(PROMPT_ID, messages)
 
-        n_left = self._n_leaving(task, self.conversation.n_trimmable - replaces, least_room)
-        with closing(self._driver.stream(task(n_left))) as events:
+        n_left = self._n_leaving(prompt, self.conversation.n_trimmable - replaces, least_room)
+        with closing(self._driver.stream(make_task(prompt(n_left), draw))) as events:
             started = next(events)  # raises before anything is recorded
             if replaces:
                 self.session.append(Undone())
@@ -106,23 +106,23 @@ class Talk:
         if self.conversation.held != now:
             self.session.append(now)
 
-    def _n_leaving(self, task: Callable[[int], Task], most: int, least_room: int) -> int:
+    def _n_leaving(self, prompt: Callable[[int], Prompt], most: int, least_room: int) -> int:
         """How many of the oldest turns leave: none where the answer has room, else so many that
-        a part of the context is free, or at least what the answer needs; all if that is too much.
+        a part of the context is free beside it, or just its room; all if that is too much.
 
-        task: what is asked once so many turns have left; every turn more leaves more room.
+        prompt: what is asked once so many turns have left; every turn more leaves more room.
         """
         n_ctx = self._model.info.n_ctx
 
         def room(n_left: int) -> int:
-            return n_ctx - len(self._model.encode(task(n_left).prompt))
+            return n_ctx - len(self._model.encode(prompt(n_left)))
 
         def least(wanted: int) -> int:
             return bisect_left(range(most), wanted, key=room)
 
         if most <= 0 or room(0) >= least_room:
             return 0
-        wanted = max(least_room, n_ctx // _FREED_SHARE)
+        wanted = least_room + n_ctx // _FREED_SHARE
         return least(wanted if room(most) >= wanted else least_room)
 
     def _answer(self, events: Iterator[Event]) -> Iterator[Event]:

@@ -37,6 +37,17 @@ def model(made: Implementation) -> Iterator[LanguageModel]:
         yield model
 
 
+def test_a_prompt_is_encoded_as_it_is_opened_however_long_it_is(model: LanguageModel) -> None:
+    for given in (prompt(), Prompt("p", text="Once", prefill=" upon")):
+        opened = model.open(given, PLAIN)
+        assert len(model.encode(given)) == opened.n_prompt_tokens
+        model.close(opened.trunk)
+    long = Prompt("p", text="word " * model.info.n_ctx)
+    assert len(model.encode(long)) > model.info.n_ctx
+    with pytest.raises(PromptTooLongError):
+        model.open(long, PLAIN)
+
+
 def test_a_round_gives_a_proposal_a_draw_in_order(model: LanguageModel) -> None:
     trunk = model.open(prompt(), PLAIN).trunk
     together = propose(model, trunk, 1, 2, 3)

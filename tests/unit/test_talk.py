@@ -119,10 +119,34 @@ def test_turns_leave_together_so_that_what_stays_is_prefilled_once_in_several_tu
             elif isinstance(event, Started):
                 rooms.append(300 - event.n_prompt_tokens)
                 prefilled.append(event.n_prompt_tokens - event.n_reused_tokens)
-    assert all(100 <= rooms[n] < 150 for n in full), "a third of the context is free, and no more"
+    assert all(112 <= rooms[n] < 160 for n in full), "a third of the context is free, and no more"
     assert min(rooms) >= 12
     assert len(full) <= 40 // 3, "not one by one"
     assert all(prefilled[n] < 50 for n in range(40) if n not in full)
+
+
+@pytest.mark.parametrize("n_answer", [25, 64, 80])
+def test_long_answers_too_leave_room_for_several_turns(session: Session, n_answer: int) -> None:
+    talk = Talk(session, model(n_ctx=600), REWARD)
+    full = 0
+    for n in range(24):
+        for event in talk.ask(f"question {n:02}", tasks(n=n_answer), seed=1, least_room=n_answer):
+            full += isinstance(event, TurnsLeft)
+    assert 0 < full <= 24 // 2
+
+
+def test_a_turn_that_is_replaced_does_not_count_among_those_that_leave(session: Session) -> None:
+    talk = Talk(session, model(n_ctx=200), REWARD)
+    for n in range(4):
+        last(talk.ask(f"question {n}", tasks(n=8), seed=1, least_room=12))
+    last(talk.ask("x" * 150, tasks(n=8), seed=1, least_room=12, replaces=True))
+    assert [turn.asked.text[:10] for turn in talk.conversation.turns[-2:]] == [
+        "question 2",
+        "x" * 10,
+    ]
+    assert talk.conversation.n_left == len(talk.conversation.turns) - 1
+    records = read_session(session.path)[1]
+    assert type(talk.conversation)(records).n_left == talk.conversation.n_left
 
 
 def test_a_long_question_takes_no_more_turns_away_than_it_must(session: Session) -> None:
