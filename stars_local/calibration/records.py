@@ -21,7 +21,8 @@ from stars_local.core.files import write_atomically
 from stars_local.core.strict_json import parse_json, read_object
 
 SCHEMA = 1
-_POOLED_WEIGHT = 2.0
+_MANY = 1e6  # positions; a file may say anything
+_STEEPEST = 4.0  # power of the variance: that of a mean over all tokens has 2
 _POSITION = {"segment", "n_positions", "mean", "between_variance", "within_variance"}
 
 
@@ -81,18 +82,31 @@ class Calibration:
 
     @property
     def spreads(self) -> tuple[float, ...]:
-        """The standard deviation of rewards at one position, by segment index.
+        """The standard deviation of rewards at one position, by segment index; empty where none
+        was seen.
 
-        Late positions are seen in few answers: each variance is pooled with that of all
-        positions, which weighs like `_POOLED_WEIGHT` of them.
+        A power law of the segment's number through the variances that were measured, which from
+        few prompts are off by a half: rewards of longer texts move less. The last segment does
+        not count where the answer's length cut it short.
         """
-        pooled = self.within_spread**2
+        cut = len(self.by_position) * self.key.segment_size > self.max_new_tokens
+        rows = self.by_position[: -1 if cut and len(self.by_position) > 1 else None]
+        seen = [
+            (math.log(i), math.log(row["within_variance"]), min(row["n_positions"], _MANY))
+            for i, row in enumerate(rows, start=1)
+            if row["within_variance"] > 0.0 and row["n_positions"] > 0.0
+        ]
+        if not seen:
+            return ()
+        weight = sum(n for _, _, n in seen)
+        x_mean = sum(n * x for x, _, n in seen) / weight
+        y_mean = sum(n * y for _, y, n in seen) / weight
+        across = sum(n * (x - x_mean) ** 2 for x, _, n in seen)
+        along = sum(n * (x - x_mean) * (y - y_mean) for x, y, n in seen)
+        power = min(max(along / across, -_STEEPEST), _STEEPEST) if across > 0.0 else 0.0
         return tuple(
-            math.sqrt(
-                (row["n_positions"] * row["within_variance"] + _POOLED_WEIGHT * pooled)
-                / (row["n_positions"] + _POOLED_WEIGHT)
-            )
-            for row in self.by_position
+            math.exp((y_mean + power * (math.log(i) - x_mean)) / 2.0)
+            for i in range(1, len(rows) + 1)
         )
 
     def to_json(self) -> dict[str, Any]:

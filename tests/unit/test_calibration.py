@@ -201,10 +201,47 @@ def test_files_round_trip_and_leave_nothing_else(tmp_path: Path) -> None:
     assert find_calibration(calibration.key, [tmp_path / "none", path.parent]) == calibration
 
 
-def test_spreads_are_those_of_each_position_and_few_answers_say_little() -> None:
-    early, late = example().spreads
-    assert early == pytest.approx(0.8, rel=0.01)
-    assert late == pytest.approx(((0.01 + 0.25) / 2) ** 0.5)
+def with_variances(variances: Sequence[float], counts: Sequence[float], n: int) -> Calibration:
+    rows = tuple(
+        {**ROW, "segment": float(i), "n_positions": count, "within_variance": variance}
+        for i, (variance, count) in enumerate(zip(variances, counts, strict=True))
+    )
+    return dataclasses.replace(example(), by_position=rows, max_new_tokens=n)
+
+
+@given(
+    st.floats(0.01, 10.0),
+    st.floats(-2.0, 0.0),
+    st.lists(st.floats(1.0, 300.0), min_size=1, max_size=9),
+)
+def test_spreads_follow_the_power_law_of_the_variances(
+    first: float, power: float, counts: list[float]
+) -> None:
+    variances = [first * i**power for i in range(1, len(counts) + 1)]
+    found = with_variances(variances, counts, 32 * len(counts)).spreads
+    assert found == pytest.approx([variance**0.5 for variance in variances])
+
+
+def test_few_answers_say_little_of_a_spread_and_cut_or_dead_segments_nothing() -> None:
+    counts = [24.0, 24.0, 24.0, 12.0]
+    even = with_variances([0.3] * 4, counts, 128).spreads
+    odd = with_variances([0.3, 0.3, 0.9, 0.3], counts, 128).spreads
+    assert max(odd) < 1.4 * max(even) < 3**0.5 * max(even)
+    assert with_variances([0.3, 0.3, 0.3, 1e-9], counts, 120).spreads == pytest.approx(even[:3])
+    assert with_variances([0.3, 0.0, 0.3, 0.3], counts, 128).spreads == pytest.approx(even)
+    assert with_variances([0.0] * 4, counts, 128).spreads == ()
+    assert with_variances([0.3], [24.0], 20).spreads == pytest.approx(even[:1])
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.0, allow_infinity=False), st.floats(0.0, allow_infinity=False)),
+        max_size=40,
+    )
+)
+def test_spreads_of_any_file_are_numbers_above_zero(rows: list[tuple[float, float]]) -> None:
+    found = with_variances([v for v, _ in rows], [n for _, n in rows], 10_000).spreads
+    assert all(0.0 < spread < float("inf") for spread in found)
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(CalibrationKey)])

@@ -30,7 +30,7 @@ from stars_local.sampling_settings import sampling
 from stars_local.settings import MAX_WIDTH, Settings
 from tests.support.tiny_gguf import write_tiny
 
-FOUND = Thresholds(0.25, 0.5, 2.0, (1.0, 2.0), 0.75, "some.json")
+FOUND = Thresholds(0.25, 0.5, 2.0, (1.0, 2.0), 0.75, "some.json", 16, (0.9, 0.6))
 
 
 def test_parameters_come_from_options_thresholds_and_the_method() -> None:
@@ -52,6 +52,7 @@ def test_parameters_come_from_options_thresholds_and_the_method() -> None:
     assert (params.alpha, params.beta, params.reward_threshold) == (0.25, 0.5, 2.0)
     assert params.quantiles == (1.0, 2.0)
     assert params.spread == 0.75
+    assert (params.quantile_size, params.spreads) == (16, (0.9, 0.6))
     assert method_params(Settings(), None).boundary is None
 
 

@@ -41,9 +41,9 @@ class MethodParams:
     boundary: None is the method's own. quantile_size: None is `segment_size`. max_segment_tokens:
     the longest segment of cards. n: answers of best-of-n. k, k_schedule: of blockwise. price: of a
     token, in units of the reward, for stopping. spread: standard deviation of the rewards at one
-    position, for stopping and adaptive. spreads: the same for stopping by segment index, like
-    `quantiles`; empty is `spread` everywhere. budget: judged tokens per kept token wanted of
-    adaptive, None for its own, and of stopping, None for a price.
+    position, for stopping and adaptive. spreads: the same for stopping, by the index of
+    segments of `quantile_size` tokens; empty is `spread` everywhere. budget: judged tokens per
+    kept token wanted of adaptive, None for its own, and of stopping, None for a price.
     """
 
     segment_size: int = 32
