@@ -56,6 +56,5 @@ def merge_runs(shards: Sequence[Path], out: Path, *, margin: float = 0.0) -> dic
     claim(out, manifests[0])
     ordered = [lines[arm, name] for name in run["prompt_ids"] for arm in run["arms"]]
     write_atomically(out / RESULTS, "".join(map(to_text, ordered)))
-    for folder in shards:
-        add_verdicts(out, read_verdicts(folder))
+    add_verdicts(out, (each for folder in shards for each in read_verdicts(folder)))
     return sum_up(out, ordered, run, read_verdicts(out), margin)
