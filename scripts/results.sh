@@ -14,10 +14,12 @@ cd "$(dirname "$0")/.."
 STARS="${STARS:-stars-local}"
 : "${DATA:?}" "${JUDGE:?}" "${SENTIMENT:?}" "${MODEL:?}" "${OUT:?}" "${LIMIT:=200}"
 
+mkdir -p "$OUT"
+
 compare() { # NAME PROMPTS JUDGE ARMS...
     name=$1 prompts=$2 judge=$3
     shift 3
-    [ "$judge" != "$JUDGE" ] || set -- ${ALSO:+--judge "reward:$ALSO"} "$@"
+    case $name in helpful | sentiment) ;; *) set -- ${ALSO:+--judge "reward:$ALSO"} "$@" ;; esac
     "$STARS" eval --model "$MODEL" --prompts "$prompts" --out "$OUT/$name" --judge "reward:$judge" \
         --limit "$LIMIT" --sample-seed 0 --seed 0 --cohort 64 --max-new-tokens 128 "$@"
 }
@@ -63,7 +65,8 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen sweep}
         --arms scripts/results-15.toml ;;
     sweep)
         "$STARS" sweep --model "$MODEL" --prompts "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" \
-            --out "$OUT/$run" --judge "reward:$JUDGE" ${ALSO:+--judge "reward:$ALSO"} --limit "$LIMIT" --sample-seed 0 --seed 0 \
+            --out "$OUT/$run" --judge "reward:$JUDGE" ${ALSO:+--judge "reward:$ALSO"} \
+            --limit "$LIMIT" --sample-seed 0 --seed 0 \
             --cohort 64 --max-new-tokens 128 --method stars ;;
     *) echo "unknown run $run" >&2 && exit 2 ;;
     esac
