@@ -56,11 +56,11 @@ def crash() -> float:
     raise RewardError("the network failed: the provider died")
 
 
-def tasks(seed: int = 1, method: str = "stars", n: int = N_TOKENS) -> MakeTask:
+def tasks(seed: int = 1, method: str = "stars", n: int = N_TOKENS, width: int = 1) -> MakeTask:
     params = MethodParams(segment_size=4, max_attempts=3, reward_threshold=1.0, max_new_tokens=n)
 
     def make(prompt: Prompt, draw: int) -> Task:
-        context = Context(SeedSource(seed, prompt.id, draw), n)
+        context = Context(SeedSource(seed, prompt.id, draw), n, width=width)
         return Task(prompt, build(method, params), method, context, keep=True)
 
     return make

@@ -24,7 +24,7 @@ from tests.support.tiny_reward import write_tiny_reward
 TURNS = int(os.environ.get("STARS_LOCAL_SOAK_TURNS", "60"))
 MODEL = os.environ.get("STARS_LOCAL_SOAK_MODEL")
 WARM = min(50, TURNS // 2)
-GROWTH = 1.05
+GROWTH = 1.05 if MODEL is None else 1.025  # short answers, for its sake: less to keep of each
 STATM = Path("/proc/self/statm")
 
 
@@ -37,7 +37,7 @@ def resident_bytes() -> int:
 @pytest.mark.skipif(not STATM.exists(), reason="the memory in use is read from /proc")
 def test_memory_is_flat_over_a_long_chat(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "tiny.gguf", "llama") if MODEL is None else Path(MODEL)
-    n_ctx, n_tokens = (128, 8) if MODEL is None else (2048, 64)
+    n_ctx, n_tokens = (128, 8) if MODEL is None else (2048, 32)
     folder = write_tiny_reward(tmp_path / "reward")
     reward = OnnxRewardModel(folder, provider="cpu", threads=1, trusted=True)
     n_left, sizes = 0, []
@@ -46,7 +46,7 @@ def test_memory_is_flat_over_a_long_chat(tmp_path: Path) -> None:
         Session.create(tmp_path) as session,
     ):
         talk = Talk(session, model, reward)
-        make = tasks(n=n_tokens)
+        make = tasks(n=n_tokens, width=3)  # every attempt at once
         for turn in range(TURNS):
             for event in talk.ask(f"question {turn}", make, seed=turn, least_room=n_tokens):
                 n_left += event.n_turns if isinstance(event, TurnsLeft) else 0
@@ -56,6 +56,7 @@ def test_memory_is_flat_over_a_long_chat(tmp_path: Path) -> None:
         assert model._runtime.trunks == {}
     assert n_left > TURNS // 2, "the context was never full"
     before, after = sizes[WARM - 1], max(sizes[-10:])
+    print(f"{before >> 10} KiB after {WARM} turns, {after >> 10} at the end, {n_left} turns left")
     assert after <= GROWTH * before, f"{before >> 10} KiB after {WARM} turns, {after >> 10} at end"
     assert sum(
         record.__class__.__name__ == "Asked" for record in read_session(session.path)[1]
