@@ -20,7 +20,7 @@ from stars_local.core.doubles import EnumerableModel, TableReward
 from stars_local.core.errors import CalibrationError, UsageError
 from stars_local.core.methods.registry import METHODS
 from stars_local.core.ports import Order
-from stars_local.core.records import Prompt, Proposal
+from stars_local.core.records import Proposal
 from stars_local.settings import Settings
 from tests.support.laws import Gated
 
@@ -37,10 +37,6 @@ class Language(EnumerableModel):
     lends = False
     capacity = (4096, 24)
     n_ctx_train = 4096
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        """A token a word."""
-        return [0] * sum(len(message.content.split()) for message in prompt.messages)
 
     def unload(self) -> None:
         """Count instead of freeing."""
