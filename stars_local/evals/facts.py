@@ -34,7 +34,8 @@ def _facts(manifest: Run, n_answers: int) -> dict[str, str]:
     arms: Mapping[str, Run] = run["arms"]
     n_prompts, n_all = len(run["prompt_ids"]), n_wanted(manifest)
     facts = {
-        "answers": f"{n_answers} of {n_all}" + ("" if n_answers == n_all else ": unfinished"),
+        "answers": f"{n_answers} of {n_all}"
+        + ("" if n_answers == n_all else ": unfinished, whole cohorts only"),
         "prompts": f"{n_prompts}, file {_digest(run.get('prompts'))}",
         "responses begin with": run.get("prefill", ""),
         "prompts end with": run.get("suffix", ""),

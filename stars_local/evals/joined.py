@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ class Joined:
 def join(runs: Sequence[Path], advance: OnProgress = silent) -> Joined:
     """Read runs; a last line that is being written, or was cut by a kill, is left out.
 
+    So are the answers of cohorts under way: short ones end first, and a comparison by what has
+    ended favours whoever was asked last.
+
     Raises DataError for what cannot be read and where there are no answers, UsageError for a run
     given twice.
     """
@@ -64,14 +67,15 @@ def join(runs: Sequence[Path], advance: OnProgress = silent) -> Joined:
         found.labels |= {renamed.prompt(id): each for id, each in run.get("labels", {}).items()}
         questions = found.manifests[name].get("questions", {})
         found.questions |= {renamed.prompt(id): each for id, each in questions.items()}
-        lines = [renamed.line(line) for line in read_lines(folder / RESULTS, forgive_last=True)]
+        read = read_lines(folder / RESULTS, forgive_last=True)
+        lines = [renamed.line(line) for line in _of_whole_cohorts(read, run)]
         found.n_answers[name] = len(lines)
         found.lines += lines
         found.verdicts += map(renamed.verdict, read_verdicts(folder))
         found.margin = max(found.margin, _margin(folder))
         advance("reading runs", done, len(runs))
     if not found.lines:
-        raise DataError(f"{runs[0]}: no answers yet: run 'stars-local eval' first")
+        raise DataError(f"{runs[0]}: no cohort is finished yet: let 'stars-local eval' go on")
     prompts = {id: k for k, id in enumerate(itertools.chain(*found.prompts.values()))}
     arm_places = {arm: k for k, arm in enumerate(found.params)}
     for line in found.lines:
@@ -82,6 +86,20 @@ def join(runs: Sequence[Path], advance: OnProgress = silent) -> Joined:
             )
     found.lines.sort(key=lambda line: (arm_places[line["arm"]], prompts[line["prompt_id"]]))
     return found
+
+
+def _of_whole_cohorts(lines: Iterable[Line], run: Mapping[str, Any]) -> list[Line]:
+    """The answers of those cohorts of an arm of which no answer is missing."""
+    width, ids = run["width"], run["prompt_ids"]
+    found: dict[tuple[str, int], dict[str, Line]] = defaultdict(dict)
+    for line in lines:
+        found[line["arm"], line["cohort"]][line["prompt_id"]] = line
+    return [
+        line
+        for (_, k), by_id in found.items()
+        if set(ids[k * width : (k + 1) * width]) <= set(by_id)
+        for line in by_id.values()
+    ]
 
 
 def run_names(runs: Sequence[Path]) -> list[str]:

@@ -93,7 +93,7 @@ def test_the_run_says_what_it_was_made_of() -> None:
     table = run_table({"run": {"run": described, "machine": {"processor": "x86"}}}, {"run": 3})
     assert {row[0]: row[1] for row in table} == {
         "run": "run",
-        "answers": "3 of 4: unfinished",
+        "answers": "3 of 4: unfinished, whole cohorts only",
         "prompts": "2, file sha256 999999999999",
         "prompts end with": "!",
         "model": "sha256 555555555555",
