@@ -51,6 +51,7 @@ class Talk:
         self._model = Noting(language_model)
         self._reward_model = reward_model
         self._driver = Driver(self._model, reward_model)
+        self._interrupted = False
 
     @property
     def conversation(self) -> Conversation:
@@ -59,6 +60,7 @@ class Talk:
 
     def interrupt(self) -> None:
         """End the answer under way, keeping what was accepted; callable from anywhere."""
+        self._interrupted = True
         self._driver.interrupt()
 
     def ask(
@@ -79,6 +81,7 @@ class Talk:
         PromptTooLongError if the question alone is too long, and then nothing is recorded and
         nothing taken back.
         """
+        self._interrupted = False
         self._hold()
         draw = self.conversation.n_asked
 
@@ -91,6 +94,8 @@ class Talk:
         n_left = self._n_leaving(prompt, self.conversation.n_trimmable - replaces, least_room)
         with closing(self._driver.stream(make_task(prompt(n_left), draw))) as events:
             started = next(events)  # raises before anything is recorded
+            if self._interrupted:  # while turns were counted: the driver had not begun
+                self._driver.interrupt()
             if replaces:
                 self.session.append(Undone())
             if n_left > 0:

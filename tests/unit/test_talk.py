@@ -198,6 +198,17 @@ def test_an_interrupt_keeps_what_was_accepted(session: Session) -> None:
     assert len(turn.kept) == 1 and turn.text != ""
 
 
+def test_an_interrupt_while_turns_are_counted_is_not_lost(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Talk(session, model(), REWARD)
+    last(talk.ask("hi", tasks(n=4), seed=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Talk, "_n_leaving", lambda *_: talk.interrupt() or 0)
+        assert last(talk.ask("again", tasks(), seed=1)).finish_reason is Finish.INTERRUPTED
+    assert last(talk.ask("more", tasks(n=4), seed=1)).finish_reason is Finish.LENGTH
+
+
 def test_an_answer_dropped_half_way_leaves_a_session_that_goes_on(session: Session) -> None:
     talk = Talk(session, model(), REWARD)
     events = talk.ask("hi", tasks(), seed=1)
