@@ -224,11 +224,20 @@ class _StandIns:
 
     def split(self, rendered: str) -> list[Piece]:
         """The rendered text with the messages in their places; longest stand-ins first."""
-        if not self.pieces:
-            return [Control(rendered)]
-        names = sorted(self.pieces, key=len, reverse=True)
-        found = re.split(f"({'|'.join(map(re.escape, names))})", rendered)
-        return [self.pieces[text] if i % 2 == 1 else Control(text) for i, text in enumerate(found)]
+        found: list[Piece] = [Control(rendered)]
+        # no pattern: `re` would keep hundreds, each as long as a conversation, and none fits twice
+        for name in sorted(self.pieces, key=len, reverse=True):
+            parts: list[Piece] = []
+            for piece in found:
+                if not isinstance(piece, Control):
+                    parts.append(piece)
+                    continue
+                first, *rest = piece.text.split(name)
+                parts.append(Control(first))
+                for text in rest:
+                    parts += (self.pieces[name], Control(text))
+            found = parts
+        return found
 
     def is_cut(self, text: str) -> bool:
         """Whether a part of a stand-in is left in a text."""
