@@ -101,15 +101,20 @@ class SpreadEstimate:
 
     def value(self, rewards: Sequence[float]) -> float:
         """The estimate, the rewards of the position at work included."""
-        squares = self.squares + _squares(rewards) / self.calibrated**2
+        squares = self.squares + self._squares(rewards)
         freedom = self.freedom + len(rewards) - 1
         return self.calibrated * math.sqrt((_PRIOR_WEIGHT + squares) / (_PRIOR_WEIGHT + freedom))
 
     def learn(self, rewards: Sequence[float], coming: float) -> None:
         """Remember a position that is done; coming: the calibrated spread of the next."""
-        self.squares += _squares(rewards) / self.calibrated**2
-        self.freedom += max(0, len(rewards) - 1)
+        if rewards:
+            self.squares += self._squares(rewards)
+            self.freedom += len(rewards) - 1
         self.calibrated = coming
+
+    def _squares(self, rewards: Sequence[float]) -> float:
+        mean = sum(rewards) / len(rewards)
+        return sum((reward - mean) ** 2 for reward in rewards) / self.calibrated**2
 
 
 def expected_improvement(rewards: Sequence[float], spread: float) -> float:
@@ -169,10 +174,3 @@ def stopping(context: Context, params: StoppingParams) -> Steps:
         estimate.learn(rewards, params.spread_after(progress.n_tokens))
         rewards.clear()
     return progress.finish
-
-
-def _squares(rewards: Sequence[float]) -> float:
-    if not rewards:
-        return 0.0
-    mean = sum(rewards) / len(rewards)
-    return sum((reward - mean) ** 2 for reward in rewards)
