@@ -18,7 +18,7 @@ from typing import Any
 from stars_local.core.errors import DataError, UsageError
 from stars_local.core.progress import OnProgress, silent
 from stars_local.core.strict_json import parse_json
-from stars_local.evals.records import RESULTS, SUMMARY, Line, read_lines, read_manifest
+from stars_local.evals.records import RESULTS, SUMMARY, Line, by_cohort, read_lines, read_manifest
 from stars_local.evals.verdicts import Verdict, read_verdicts
 
 _JUDGES = ("judges", "judges_of_pairs")
@@ -91,12 +91,9 @@ def join(runs: Sequence[Path], advance: OnProgress = silent) -> Joined:
 def _of_whole_cohorts(lines: Iterable[Line], run: Mapping[str, Any]) -> list[Line]:
     """The answers of those cohorts of an arm of which no answer is missing."""
     width, ids = run["width"], run["prompt_ids"]
-    found: dict[tuple[str, int], dict[str, Line]] = defaultdict(dict)
-    for line in lines:
-        found[line["arm"], line["cohort"]][line["prompt_id"]] = line
     return [
         line
-        for (_, k), by_id in found.items()
+        for (_, k), by_id in by_cohort(lines).items()
         if set(ids[k * width : (k + 1) * width]) <= set(by_id)
         for line in by_id.values()
     ]

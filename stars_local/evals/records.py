@@ -71,13 +71,10 @@ class ResultsFile:
 
         cohorts: the prompt ids that (arm, cohort) has when it is complete.
         """
-        found: dict[tuple[str, int], dict[str, Line]] = defaultdict(dict)
         lines = list(read_lines(self.path, forgive_last=True)) if self.path.exists() else []
-        for line in lines:
-            found[line["arm"], line["cohort"]][line["prompt_id"]] = line
         kept = [
             line
-            for key, by_id in found.items()
+            for key, by_id in by_cohort(lines).items()
             if key in cohorts and set(by_id) == set(cohorts[key])
             for line in by_id.values()
         ]
@@ -94,6 +91,14 @@ class ResultsFile:
                 os.fsync(file.fileno())
         except OSError as error:
             raise DataError(f"{self.path}: cannot write: {error.strerror}") from error
+
+
+def by_cohort(lines: Iterable[Line]) -> dict[tuple[str, int], dict[str, Line]]:
+    """The lines by (arm, cohort), in each by prompt id; of two of one id the later."""
+    found: dict[tuple[str, int], dict[str, Line]] = defaultdict(dict)
+    for line in lines:
+        found[line["arm"], line["cohort"]][line["prompt_id"]] = line
+    return found
 
 
 def read_lines(path: Path, *, forgive_last: bool = False) -> Iterable[Line]:

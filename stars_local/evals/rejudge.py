@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from stars_local.evals.records import (
     RESULTS,
     Line,
     ResultsFile,
+    by_cohort,
     claim,
     held,
     need_every_answer,
@@ -134,9 +134,7 @@ def rejudge(
     claim(out, manifest)
     with held(out):
         add_verdicts(out, read_verdicts(run.folder))
-        cohorts: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for line in run.lines.values():
-            cohorts[line["arm"], line["cohort"]].append(line["prompt_id"])
+        cohorts = {key: list(by_id) for key, by_id in by_cohort(run.lines.values()).items()}
         file = ResultsFile(out)
         done = set()
         for line in file.resume(cohorts):
