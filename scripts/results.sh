@@ -5,9 +5,11 @@
 #   JUDGE      folder of an independent reward model with the axis `preferred`
 #   HELPFUL    folder of an independent reward model with the axis `helpful`
 #   SENTIMENT  folder of an independent reward model with the axis `sentiment`
-#   ALSO       folder of a second judge of harmless, harmfulqa, prefill, four, fifteen and sweep;
-#              may be left out
+#   ALSO       folder of a second judge of harmless, harmfulqa, prefill, four, fifteen, half and
+#              sweep; may be left out
 #   MODEL      a GGUF file;  OUT: folder of the runs
+#   SHARD      I/N: this process's part of a comparison, in the folder NAME-I of OUT; `stars-local
+#              eval merge` joins the parts; may be left out
 # Stopped, it goes on with the same command. Names of runs may follow; default: all of them.
 set -eu
 cd "$(dirname "$0")/.."
@@ -20,7 +22,8 @@ compare() { # NAME PROMPTS JUDGE ARMS...
     name=$1 prompts=$2 judge=$3
     shift 3
     case $name in helpful | sentiment) ;; *) set -- ${ALSO:+--judge "reward:$ALSO"} "$@" ;; esac
-    "$STARS" eval --model "$MODEL" --prompts "$prompts" --out "$OUT/$name" --judge "reward:$judge" \
+    "$STARS" eval --model "$MODEL" --prompts "$prompts" --judge "reward:$judge" \
+        --out "$OUT/$name${SHARD:+-${SHARD%/*}}" ${SHARD:+--shard "$SHARD"} \
         --limit "$LIMIT" --sample-seed 0 --seed 0 --cohort 64 --max-new-tokens 128 "$@"
 }
 
@@ -35,7 +38,7 @@ for key in ("alpha", "beta", "reward_threshold"):
     print(key, "=", json.load(open(sys.argv[1]))[key])' "$file"
 }
 
-for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen sweep}; do
+for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen half sweep}; do
     case $run in
     harmless) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
         --judge refusal --arms scripts/results.toml \
@@ -63,6 +66,10 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen sweep}
         compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" --arms "$OUT/four.toml" ;;
     fifteen) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
         --arms scripts/results-15.toml ;;
+    half) # the prompts and seeds of `fifteen`: STARS at half of best-of-10's tokens
+        compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
+            --method stars:segment_size=15,reward_threshold=1.25 \
+            --method best-of-n:n=4 --method best-of-n:n=10 ;;
     sweep)
         "$STARS" sweep --model "$MODEL" --prompts "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" \
             --out "$OUT/$run" --judge "reward:$JUDGE" ${ALSO:+--judge "reward:$ALSO"} \
