@@ -274,7 +274,8 @@ def _export(lines: list[Line], found: PromptSet, path: Path) -> None:
 
 def show_summary(summary: dict[str, Any]) -> None:
     """The headline on stdout, in the words of a report."""
-    from stars_local.evals.tables import interval, number, shown, tells_better
+    from stars_local.evals.judges import tells_better
+    from stars_local.evals.tables import interval, number, shown
 
     for name, arm in summary["arms"].items():
         rewards = [f"{shown(j)} {interval(each, digits=3)}" for j, each in arm["rewards"].items()]

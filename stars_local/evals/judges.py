@@ -37,9 +37,14 @@ def rewards_of(judges: Mapping[str, RewardModel], prompt: Prompt, text: str) -> 
 def quality_judge(names: Sequence[str]) -> str | None:
     """The first of a run's judges that tells good from bad and was not steered by."""
     for name in names:
-        if not (is_steering(name) or is_logprob(name) or name.split()[0] == REFUSAL):
+        if tells_better(name) and not is_steering(name):
             return name
     return None
+
+
+def tells_better(name: str) -> bool:
+    """Whether more by this judge is better: neither more nor fewer refusals are a win."""
+    return not (is_logprob(name) or name.split()[0] == REFUSAL)
 
 
 def is_steering(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stars_local.evals.closeness import MARGIN
 from stars_local.evals.facts import n_wanted, run_table
 from stars_local.evals.joined import Joined
 from stars_local.evals.judges import STEERING
@@ -17,12 +18,18 @@ from stars_local.evals.tables import (
     Summary,
     Table,
     arms_table,
+    closeness_table,
     cost_table,
     pairs_table,
     shown,
     texts_table,
 )
 
+_CLOSE = (
+    f"Close: behind by no more than {MARGIN:g} of the spread of answers to one prompt, by the "
+    "whole interval. The spread is what is left of the arms' rewards without each prompt's and "
+    "each arm's mean."
+)
 _MAX_OPEN = 20  # rows of pairs that stand there unfolded
 
 
@@ -70,6 +77,10 @@ def sections(joined: Joined, summary: Summary, judge: str | None) -> list[Sectio
         if thirds["judge"] is not None:
             note += f" Gains are of {thirds['judge']} over {thirds['baseline']}."
         found.append(Section("By difficulty", thirds_table(summary), note))
+    close = closeness_table(summary)
+    if len(close) > 1:
+        folded = len(close) - 1 > _MAX_OPEN
+        found.append(Section("Close to best-of-n, for fewer tokens?", close, _CLOSE, folded))
     if len(others) > 1:
         folded = len(others) - 1 > _MAX_OPEN
         found.append(Section("Other pairs", others, folded=folded))

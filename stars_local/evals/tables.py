@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stars_local.evals.judges import REFUSAL, is_logprob, is_steering
+from stars_local.evals.judges import is_steering, tells_better
 
 Table = list[list[str]]
 Summary = Mapping[str, Any]
@@ -14,11 +14,6 @@ Summary = Mapping[str, Any]
 def shown(judge: str) -> str:
     """A judge's name, with a warning where the methods optimise what it says."""
     return f"{judge} (optimised)" if is_steering(judge) else judge
-
-
-def tells_better(judge: str) -> bool:
-    """Whether more by this judge is better: neither more nor fewer refusals are a win."""
-    return not (is_logprob(judge) or judge.split()[0] == REFUSAL)
 
 
 def number(value: float | None, digits: int) -> str:
@@ -109,6 +104,24 @@ def texts_table(summary: Summary) -> Table:
                 *("–" if each is None else interval(each) for each in measured),
                 number(arm["n_words"], 0),
                 *(number(arm[key], 3) for key in ("distinct_1", "distinct_2", "self_bleu")),
+            ]
+        )
+    return rows
+
+
+def closeness_table(summary: Summary) -> Table:
+    """Arms against best-of-n arms that decoded more; only the head where there are none."""
+    rows = [["pair", "judge", "n", "decoded tokens of it", "difference in spreads", "close"]]
+    said = {True: "yes", False: "no", None: "undecided"}
+    for each in summary["closeness"]:
+        rows.append(
+            [
+                f"{each['first']} to {each['second']}",
+                shown(each["judge"]),
+                str(each["difference"]["n"]),
+                f"{100 * each['tokens']:.0f} %",
+                interval(each["difference"]),
+                said[each["close"]],
             ]
         )
     return rows
