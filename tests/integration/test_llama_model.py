@@ -104,13 +104,18 @@ def test_logits_after_accepted_branches_equal_a_fresh_prefill(load: Load, strate
     np.testing.assert_allclose(ours, wanted, atol=0.1)
 
 
-def test_a_draw_does_not_depend_on_its_neighbours_where_shapes_agree(load: Load) -> None:
-    """Widths 4 and 8 are one shape class of F16 kernels; the same seeds give the same tokens."""
-    model = load("F16")
-    trunk = model.open(QUESTION, PLAIN).trunk
-    four = content(propose(model, trunk, 1, 2, 3, 4, boundary=12))
-    eight = content(propose(model, trunk, *range(1, 9), boundary=12))
-    assert eight[:4] == four
+@pytest.mark.parametrize("quant", ["F16", "Q4_0"])
+def test_a_draw_does_not_depend_on_what_its_neighbours_draw(load: Load, quant: str) -> None:
+    """Only the shape of a batch and the places in the cache count."""
+
+    def drawn(*seeds: int) -> list[object]:
+        model = load(quant)
+        trunk = model.open(QUESTION, PLAIN).trunk
+        return content(propose(model, trunk, *seeds, boundary=12))
+
+    mine, again = drawn(1, 2, 3, 4, 5, 6, 7, 8), drawn(1, 2, 3, 4, 15, 16, 17, 18)
+    assert again[:4] == mine[:4]
+    assert not any(each in mine for each in again[4:])
 
 
 def test_logits_agree_with_those_of_the_high_level_library(
