@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stars_local.bench import against_cards, against_vanilla, costs, many_prompts
 from stars_local.bench.answers import answers_figures
+from stars_local.bench.attention import attention, n_races_of_attention
 from stars_local.bench.decoder_reward import decoder, n_races_of_decoder
 from stars_local.bench.engine import engine_figures
 from stars_local.bench.figures import Figure
@@ -85,6 +86,11 @@ GROUPS: dict[str, Group] = {
         "scoring, first segment, context length, memory",
         costs.costs,
         costs.n_races_of_costs,
+    ),
+    "attention": Group(
+        "attention in products of matrices against llama.cpp's fused kernel",
+        attention,
+        n_races_of_attention,
     ),
     "decoder": Group(
         "a decoder reward model with past keys and values, by response length",

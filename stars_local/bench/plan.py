@@ -85,14 +85,25 @@ class Bench:
         """Contenders in turns, once to warm up and `runs` times counted."""
         return interleaved(contenders, self.runs, on_turn=self.tick)
 
-    def open(self, path: Path, n_ctx: int, n_seq_max: int, *, unified: bool = True) -> LlamaModel:
+    def open(
+        self,
+        path: Path,
+        n_ctx: int,
+        n_seq_max: int,
+        *,
+        unified: bool = True,
+        fused: bool | None = None,
+        n_gpu_layers: int = -1,
+    ) -> LlamaModel:
         """A file with a context of this size; unload it."""
         return LlamaModel(
             path,
             n_ctx=n_ctx,
             n_threads=self.n_threads,
+            n_gpu_layers=n_gpu_layers,
             n_seq_max=n_seq_max,
             unified=unified,
+            fused=fused,
         )
 
     def open_for(self, path: Path, widest: int) -> LlamaModel:

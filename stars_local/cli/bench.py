@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _RUNS, _QUICK_RUNS = 7, 3
 # the names of `stars_local.bench.groups`, which are too heavy to import for a help page
 _GROUPS = (
-    "engine, vanilla, lockstep, best-of, answers, cards, costs, decoder, overlap, profile, "
-    "rollback, streams"
+    "engine, vanilla, lockstep, best-of, answers, cards, costs, attention, decoder, overlap, "
+    "profile, rollback, streams"
 )
 
 

@@ -29,7 +29,6 @@ from stars_local.llama.drawing import Round
 from stars_local.llama.gathering import gather
 from stars_local.llama.grammar import check_grammar
 from stars_local.llama.guard import guarded
-from stars_local.llama.library import build
 from stars_local.llama.model import ContextParams, NativeModel
 from stars_local.llama.probe import Choice, choose
 from stars_local.llama.rollback import Strategy, save_sequence
@@ -59,12 +58,13 @@ class LlamaModel:
         strategy: str = "auto",
         unified: bool = True,
         loras: Mapping[str, float] | None = None,
+        fused: bool | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._closed = False
         adapters = {} if loras is None else loras
         params = ContextParams(
-            n_ctx, n_seq_max, n_threads, n_gpu_layers, unified, adapters, n_seq_min=n_seq_min
+            n_ctx, n_seq_max, n_threads, n_gpu_layers, unified, adapters, n_seq_min, fused
         )
         params.check()
         if strategy != "auto" and strategy not in set(Strategy):
@@ -79,7 +79,7 @@ class LlamaModel:
         self.strategy, self.strategy_reason = choice.strategy, choice.reason
         self._runtime = Runtime(self._native, self.strategy)
         self.lends, self.n_ctx_train = self._runtime.lends, self._native.n_ctx_train
-        self._chat_template = self._native.chat_template
+        self._chat_template, self.build = self._native.chat_template, self._native.build
 
     # -- what it is --------------------------------------------------------------------------
 
@@ -300,7 +300,7 @@ class LlamaModel:
         self.unload()
 
     def _origin(self) -> Origin:
-        return Origin(self.info.sha256, self._native.adapters, build())
+        return Origin(self.info.sha256, self._native.adapters, self.build)
 
     def _discard(self, branch: Branch) -> None:
         self._runtime.park(branch)

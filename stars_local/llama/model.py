@@ -17,7 +17,7 @@ from stars_local.core.records import ModelInfo
 from stars_local.llama.digest import file_stamp, model_sha256
 from stars_local.llama.gguf_check import check_gguf, part_paths, probe_in_child
 from stars_local.llama.gguf_header import GgufHeader
-from stars_local.llama.library import forget_log, last_words, native
+from stars_local.llama.library import build, forget_log, last_words, native
 from stars_local.llama.limits import MAX_SEQUENCES
 from stars_local.llama.lora import add_loras, check_lora, probe_loras
 from stars_local.llama.memory import need_memory, width_that_fits
@@ -38,9 +38,11 @@ class ContextParams:
     many sequences (trunks and branches) may live at once, 2 to 256; 0 for 64, or 17 where every
     sequence reserves a recurrent state. n_threads: 0 for every
     usable core. n_gpu_layers: -1 for all. unified: one cache for all sequences; otherwise each
-    has n_ctx cells of its own. loras: adapter files and their scales. n_outputs: rows of logits
-    from one decode, 0 for one a sequence. n_seq_min: where the memory is not enough for the logits
-    of n_seq_max sequences, it is halved down to this; 0 to refuse instead.
+    has n_ctx cells of its own. loras: adapter files and their scales. n_seq_min: where the memory
+    is not enough for the logits of n_seq_max sequences, it is halved down to this; 0 to refuse
+    instead. fused: attention in one kernel ("flash attention"); None for the quicker one: on a
+    GPU what llama.cpp chooses, on a CPU no. n_outputs: rows of logits from one decode, 0 for one
+    a sequence.
     """
 
     n_ctx: int = 0
@@ -49,8 +51,9 @@ class ContextParams:
     n_gpu_layers: int = -1
     unified: bool = True
     loras: Mapping[str, float] = field(default_factory=dict)
-    n_outputs: int = 0
     n_seq_min: int = 0
+    fused: bool | None = None
+    n_outputs: int = 0
 
     def check(self) -> None:
         """ModelError unless a trunk and its branches fit."""
@@ -66,7 +69,10 @@ class ContextParams:
 
 
 class NativeModel:
-    """Owns the native model, its LoRA adapters and one context; `close` frees all of them."""
+    """Owns the native model, its LoRA adapters and one context; `close` frees all of them.
+
+    build: what computes, for whatever is kept of its results: library, devices, attention.
+    """
 
     def __init__(self, path: Path, params: ContextParams) -> None:
         self._model: Any = None
@@ -146,11 +152,14 @@ class NativeModel:
         wanted = lib.llama_context_default_params()
         wanted.n_ctx = n_ctx if params.unified else n_ctx * n_seq_max
         wanted.n_batch = wanted.n_ubatch = _UBATCH
-        if not self.on_gpu:
-            # On a CPU the fused kernel takes the longer the more sequences share a step: four
-            # times as long for 8 branches of 1,024 tokens, a tenth less for the prompt.
-            wanted.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # on a CPU the fused kernel is slower, the more so the more branches share a step
+        # (`bench --only attention`)
+        fused = params.fused if params.fused is not None or self.on_gpu else False
+        if fused is not None:
+            wanted.flash_attn_type = int(fused)
+        if fused is False:
             wanted.n_ubatch = scored_at_once(lib.llama_model_n_head(self._model), n_ctx)
+        self.build = f"{build()} fused attention {fused}"
         wanted.n_seq_max = n_seq_max
         # one row a sequence, not one a prompt token
         wanted.n_outputs_max = params.n_outputs if params.n_outputs > 0 else n_seq_max

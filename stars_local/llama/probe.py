@@ -16,7 +16,7 @@ from stars_local.core.errors import ModelError
 from stars_local.llama.batch import Batch
 from stars_local.llama.branches import Logits
 from stars_local.llama.disk_cache import DiskCache
-from stars_local.llama.library import build, native
+from stars_local.llama.library import native
 from stars_local.llama.model import NativeModel
 from stars_local.llama.rollback import BranchRollback, Rollback, SnapshotRollback, Strategy
 
@@ -39,7 +39,9 @@ class Choice:
 def choose(model: NativeModel) -> Choice:
     """The first sound strategy, branching before snapshots. Raises ModelError if neither is."""
     cache = DiskCache("rollback")
-    key = f"{model.info.weights_sha256} {model.n_ctx} {model.n_seq_max} {model.unified} {build()}"
+    key = (
+        f"{model.info.weights_sha256} {model.n_ctx} {model.n_seq_max} {model.unified} {model.build}"
+    )
     known = cache.get(key)
     if isinstance(known, list) and len(known) == 2 and known[0] in set(Strategy):
         return Choice(Strategy(known[0]), str(known[1]))

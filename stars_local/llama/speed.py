@@ -23,7 +23,6 @@ from stars_local.core.progress import OnProgress
 from stars_local.core.records import Prompt, Sampling
 from stars_local.core.strict_json import parse_json
 from stars_local.llama.engine import LlamaModel
-from stars_local.llama.library import build
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _STEPS = 8
@@ -145,7 +144,7 @@ def _timed(model: LlamaModel, orders: Sequence[Order]) -> float:
 def _key(model: LlamaModel) -> str:
     parts = (
         platform.node(),
-        build(),
+        model.build,
         model.info.weights_sha256,
         str(model.n_threads),
     )

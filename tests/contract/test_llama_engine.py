@@ -58,6 +58,25 @@ def draw_one(model: LlamaModel, sampling: Sampling, seed: int = 1, n: int = 40) 
 # -- identity --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fused_attention_differs_by_rounding_alone(architecture: str) -> None:
+    logits = []
+    for fused in (False, True):
+        with load(architecture, fused=fused) as model:
+            trunk = model.open(prompt("Once upon a time " * 12), PLAIN).trunk
+            logits.append(model.next_logits(trunk))
+    assert float(np.ptp(logits[0])) > 0
+    np.testing.assert_allclose(*logits, atol=0.02 * float(np.ptp(logits[0])))
+
+
+def test_what_one_attention_computed_is_not_taken_for_the_other_s() -> None:
+    with load(fused=True) as fused, load() as model:
+        assert len({fused.build, model.build}) == 2
+        trunk = fused.open(prompt(), PLAIN).trunk
+        with pytest.raises(ModelError, match="build"):
+            model.load_state(fused.save_state(trunk))
+
+
 def test_a_model_says_what_it_is(model: LlamaModel) -> None:
     info = model.info
     assert (info.name, info.architecture, info.quant) == ("tiny-llama", "llama", "F32")
