@@ -8,8 +8,8 @@
 #   ALSO       folder of a second judge of harmless, harmfulqa, prefill, four, fifteen, half and
 #              sweep; may be left out
 #   MODEL      a GGUF file;  OUT: folder of the runs
-#   SHARD      I/N: this process's part of a comparison, in the folder NAME-I of OUT; `stars-local
-#              eval merge` joins the parts; may be left out
+#   SHARD      I/N: this process's part of a run, in the folder NAME-I of OUT; `stars-local eval
+#              merge` joins the parts; calibrate first, without it; may be left out
 # Stopped, it goes on with the same command. Names of runs may follow; default: all of them.
 set -eu
 cd "$(dirname "$0")/.."
@@ -72,7 +72,8 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen half s
             --method best-of-n:n=4 --method best-of-n:n=10 ;;
     sweep)
         "$STARS" sweep --model "$MODEL" --prompts "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" \
-            --out "$OUT/$run" --judge "reward:$JUDGE" ${ALSO:+--judge "reward:$ALSO"} \
+            --out "$OUT/$run${SHARD:+-${SHARD%/*}}" ${SHARD:+--shard "$SHARD"} \
+            --judge "reward:$JUDGE" ${ALSO:+--judge "reward:$ALSO"} \
             --limit "$LIMIT" --sample-seed 0 --seed 0 \
             --cohort 64 --max-new-tokens 128 --method stars ;;
     *) echo "unknown run $run" >&2 && exit 2 ;;

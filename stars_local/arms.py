@@ -172,6 +172,7 @@ def make_arm(name: str, settings: Settings, opened: Opened, find: FindThresholds
     params = {key: _recorded(value) for key, value in recorded_params(settings, thresholds).items()}
     info = models.language.info
     params |= {"seed": seed, "model_sha256": info.sha256, "adapters": info.adapters}
+    params["attention"] = models.language.attention
     return Arm(name, make_task, open_driver, params, opened.language_key(settings))
 
 

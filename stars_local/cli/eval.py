@@ -243,6 +243,9 @@ def _run(plan: Plan, out: Path, shard: Shard, margin: float, judges: Judges) -> 
                 advance(line["arm"], done[line["arm"]], total)
         asked = {prompt.id: prompt for prompt in plan.prompts}
         verdicts = list(verdicts_on(judges, lines, asked, out, advance))
+    if not lines:
+        print("stars-local: no cohort falls to this shard", file=sys.stderr)
+        return lines
     show_summary(sum_up(out, lines, plan.manifest()["run"], verdicts, margin))
     return lines
 

@@ -211,14 +211,13 @@ def _cost(
     for its kernels counts in `measured` twice, as it does in the memory.
     """
     from stars_local.llama.gguf_check import check_gguf
-    from stars_local.llama.library import build
     from stars_local.llama.memory import anonymous_bytes, needed_bytes
     from stars_local.quants.timing import time_model
 
     model, layout = opened.get(settings).language, opened.layout(settings)
     width = int(settings.width)  # of an arm: `auto` was settled
     about = [sha256, run.cohort, width, *dataclasses.astuple(layout), model.n_threads]
-    kept = run.out / f"cost-{_key(platform.node(), build(), settings.gpu_layers, *about)}.json"
+    kept = run.out / f"cost-{_key(platform.node(), model.build, *about)}.json"
     if kept.exists():
         return _kept(kept)
     run.say(f"{path.stem} timed", 0, 1)

@@ -1,84 +1,85 @@
 """Whether an arm comes close to best-of-n for fewer tokens: the papers' claim, put to the test.
 
-"Close" is fixed before any run: behind by no more than a tenth of the spread that answers to one
+"Close" was fixed before any run: behind by no more than a tenth of the spread that answers to one
 prompt have. The interval of the difference decides, so that too few prompts leave it undecided.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from stars_local.core.plain import finite
+from stars_local.evals import metrics
 from stars_local.evals.judges import tells_better
+from stars_local.evals.pairs import ByArm, plain, rewards_by_prompt
 
 MARGIN = 0.1  # of the spread within prompts
 _YARDSTICK = "best-of-n"
+_FLAT = 1e-9  # differences, over the size of the rewards, that differ by rounding alone
 
 
-def spread_within(rewards: Sequence[Mapping[str, float]]) -> float:
-    """The spread of rewards among answers to one prompt, in units of the reward.
+def in_spreads(first: Mapping[str, float], second: Mapping[str, float]) -> metrics.Estimate:
+    """The mean of first minus second, in spreads of answers to one prompt, over shared prompts.
 
-    rewards: of each arm, by prompt. It is the standard deviation of what is left when the mean of
-    each prompt and of each arm is taken out (two-way analysis of variance without interaction,
-    (prompts - 1) (arms - 1) degrees of freedom), over the prompts that all arms answered. Arms
-    that share attempts make it smaller and the test stricter. NaN without two arms and two
-    prompts.
+    The spread is the standard deviation of the differences over the square root of 2: that of one
+    answer where both arms scatter alike around what a prompt and an arm add. Both are drawn anew
+    together in the bootstrap. Arms that share attempts differ less, which makes the test stricter.
+    NaN where there is no spread.
     """
-    shared = sorted(set.intersection(*(set(arm) for arm in rewards))) if rewards else []
-    if len(shared) < 2 or len(rewards) < 2:
-        return math.nan
-    values = np.array([[arm[prompt] for prompt in shared] for arm in rewards])
-    left = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
-    return float(np.sqrt(np.square(left).sum() / ((len(shared) - 1) * (len(rewards) - 1))))
+    shared = sorted(set(first) & set(second))
+    differences = [first[key] - second[key] for key in shared]
+    size = max((abs(arm[key]) for arm in (first, second) for key in shared), default=0.0)
+
+    def standardised(rows: metrics.Floats) -> float:
+        spread = float(rows.std(ddof=1)) / np.sqrt(2) if len(rows) > 1 else 0.0
+        return float(rows.mean() / spread) if spread > _FLAT * size else np.nan
+
+    return metrics.bootstrap([[each] for each in differences], standardised)
 
 
-def is_close(low: float, high: float, margin: float) -> bool | None:
-    """Whether a difference is above -margin, by its interval; None where that is undecided."""
-    return True if low > -margin else False if high < -margin else None
+def is_close(low: float, high: float) -> bool | None:
+    """Whether a difference in spreads is above -`MARGIN`, by its interval; None: undecided."""
+    return True if low > -MARGIN else False if high < -MARGIN else None
 
 
-def closeness(
-    arms: Mapping[str, Mapping[str, Any]],
-    pairs: Sequence[Mapping[str, Any]],
-    spreads: Mapping[str, float],
-) -> list[dict[str, Any]]:
+def closeness(by_arm: ByArm, judges: Sequence[str]) -> list[dict[str, Any]]:
     """Every arm against every best-of-n arm that decoded more, by each judge of answers.
 
-    arms, pairs: those of a summary. spreads: within prompts, by judge. `tokens` is the arm's
-    decoded tokens over those of best-of-n, `difference` its reward less that of best-of-n, in
-    spreads, `close` what `is_close` says.
+    `tokens` is the arm's decoded tokens over those of best-of-n on the prompts that both answered,
+    `difference` its reward less that of best-of-n, in spreads, `close` what `is_close` says.
     """
     found = []
-    for pair in pairs:
-        spread = spreads.get(pair["judge"], math.nan)
-        if not (tells_better(pair["judge"]) and spread > 0):
-            continue
-        values = [pair["difference"][key] / spread for key in ("value", "low", "high")]
-        for cheap, dear, sign in (
-            (pair["first"], pair["second"], 1),
-            (pair["second"], pair["first"], -1),
-        ):
-            tokens = [arms[arm]["n_decoded_tokens"] for arm in (cheap, dear)]
-            if arms[dear]["method"] != _YARDSTICK or not tokens[0] < tokens[1]:
+    for dear in [arm for arm, lines in by_arm.items() if lines[0]["method"] == _YARDSTICK]:
+        for cheap in by_arm:
+            tokens = _tokens(by_arm, cheap, dear)
+            if tokens is None or not tokens < 1.0:
                 continue
-            low, high = sorted(sign * value for value in values[1:])
-            found.append(
-                {
-                    "first": cheap,
-                    "second": dear,
-                    "judge": pair["judge"],
-                    "tokens": finite(tokens[0] / tokens[1]),
-                    "difference": {
-                        "value": sign * values[0],
-                        "low": low,
-                        "high": high,
-                        "n": pair["difference"]["n"],
-                    },
-                    "close": is_close(low, high, MARGIN),
-                }
-            )
+            for judge in filter(tells_better, judges):
+                mine, theirs = (rewards_by_prompt(by_arm[arm], judge) for arm in (cheap, dear))
+                difference = in_spreads(mine, theirs)
+                if not np.isfinite((difference.low, difference.high)).all():
+                    continue
+                found.append(
+                    {
+                        "first": cheap,
+                        "second": dear,
+                        "judge": judge,
+                        "tokens": tokens,
+                        "difference": plain(difference),
+                        "close": is_close(difference.low, difference.high),
+                    }
+                )
     return found
+
+
+def _tokens(by_arm: ByArm, first: str, second: str) -> float | None:
+    """Decoded tokens of one arm over those of another, on the prompts that both answered."""
+    counts = [
+        {line["prompt_id"]: int(line["n_decoded_tokens"]) for line in by_arm[arm]}
+        for arm in (first, second)
+    ]
+    shared = set(counts[0]) & set(counts[1])
+    mine, theirs = (sum(each[key] for key in shared) for each in counts)
+    return mine / theirs if theirs else None

@@ -67,7 +67,8 @@ class ResultsFile:
         self.path = folder / RESULTS
 
     def resume(self, cohorts: Mapping[tuple[str, int], Sequence[str]]) -> list[Line]:
-        """Keep the lines of complete cohorts, drop all others, and return those kept.
+        """Keep the lines of complete cohorts, drop all others, and return those kept. The file is
+        there then: a shard may get no cohort.
 
         cohorts: the prompt ids that (arm, cohort) has when it is complete.
         """
@@ -78,7 +79,7 @@ class ResultsFile:
             if key in cohorts and set(by_id) == set(cohorts[key])
             for line in by_id.values()
         ]
-        if len(kept) != len(lines) or not _ends_whole(self.path):
+        if len(kept) != len(lines) or not self.path.exists() or not _ends_whole(self.path):
             write_atomically(self.path, "".join(map(to_text, kept)))
         return kept
 

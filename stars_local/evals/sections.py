@@ -27,8 +27,7 @@ from stars_local.evals.tables import (
 
 _CLOSE = (
     f"Close: behind by no more than {MARGIN:g} of the spread of answers to one prompt, by the "
-    "whole interval. The spread is what is left of the arms' rewards without each prompt's and "
-    "each arm's mean."
+    "whole interval. The spread is that of the pair's differences over the square root of 2."
 )
 _MAX_OPEN = 20  # rows of pairs that stand there unfolded
 

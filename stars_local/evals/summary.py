@@ -15,11 +15,11 @@ from typing import Any
 from stars_local.core.plain import finite
 from stars_local.core.progress import OnProgress, silent
 from stars_local.evals import metrics
-from stars_local.evals.closeness import closeness, spread_within
+from stars_local.evals.closeness import closeness
 from stars_local.evals.difficulty import by_difficulty
 from stars_local.evals.judges import is_logprob
 from stars_local.evals.lengths import by_length
-from stars_local.evals.pairs import ByArm, baselines, pairs_of, plain, rewards_by_prompt
+from stars_local.evals.pairs import baselines, pairs_of, plain
 from stars_local.evals.records import SUMMARY, Line, write_atomically
 from stars_local.evals.refusals import is_refusal
 from stars_local.evals.verdicts import Verdict
@@ -64,16 +64,13 @@ def summarise(
         arms[arm] = {"model": model, **_arm(answers, labels or {})}
         advance("summing up arms", done, len(by_arm))
     judges = judges_of(lines)
-    pairs = pairs_of(by_arm, judges, margin, verdicts, advance)
-    spreads = {name: _spread_within(by_arm, name) for name in judges}
     return {
         "arms": arms,
         "baselines": baselines(by_arm),
         "lengths": by_length(by_arm),
         "difficulty": by_difficulty(by_arm),
-        "spreads": {name: finite(value) for name, value in spreads.items()},
-        "closeness": closeness(arms, pairs, spreads),
-        "pairs": pairs,
+        "closeness": closeness(by_arm, judges),
+        "pairs": pairs_of(by_arm, judges, margin, verdicts, advance),
     }
 
 
@@ -158,12 +155,6 @@ def _arm(answers: Sequence[Line], labels: Mapping[str, Mapping[str, str]]) -> di
         "refusals": _refusals(answers, labels),
         "by_segment": _by_segment(answers),
     }
-
-
-def _spread_within(by_arm: ByArm, judge: str) -> float:
-    """Of the answers to one prompt, by a judge, among the arms that it scored."""
-    rewards = [rewards_by_prompt(answers, judge) for answers in by_arm.values()]
-    return spread_within([each for each in rewards if each])
 
 
 def _rewards(answers: Sequence[Line], judge: str) -> list[float]:

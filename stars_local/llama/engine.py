@@ -79,7 +79,8 @@ class LlamaModel:
         self.strategy, self.strategy_reason = choice.strategy, choice.reason
         self._runtime = Runtime(self._native, self.strategy)
         self.lends, self.n_ctx_train = self._runtime.lends, self._native.n_ctx_train
-        self._chat_template, self.build = self._native.chat_template, self._native.build
+        self._chat_template = self._native.chat_template
+        self.attention, self.build = self._native.attention, self._native.build
 
     # -- what it is --------------------------------------------------------------------------
 

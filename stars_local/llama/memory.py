@@ -78,8 +78,8 @@ def need_memory(
 ) -> None:
     """Refuse, with the numbers, a model and a cache that cannot fit the memory there is.
 
-    n_cells: tokens that the cache holds; width: rows of logits. An estimate from below: what
-    passes may still fail to load. Raises ModelError.
+    n_cells: tokens that the cache holds; width: rows of logits. An estimate from below, without
+    what llama.cpp computes in: what passes may still fail to load. Raises ModelError.
     """
     available = available_bytes()
     if available is None:

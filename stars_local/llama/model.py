@@ -24,7 +24,8 @@ from stars_local.llama.memory import need_memory, width_that_fits
 from stars_local.llama.tokens import Vocabulary
 
 _UBATCH = 512
-_SCORES = 1 << 28  # bytes that attention scores may take, which a CPU computes in full
+_SCORES = 1 << 28  # bytes that attention scores may take, which unfused attention keeps
+_LEAST_HEAD = 64  # numbers of an attention head, as a rule or more
 _N_SEQUENCES = 64
 _MAX_DEFAULT_CTX = 4096
 _N_RECURRENT = 17  # a trunk and 16 branches: a state may take 75 MB
@@ -40,8 +41,8 @@ class ContextParams:
     usable core. n_gpu_layers: -1 for all. unified: one cache for all sequences; otherwise each
     has n_ctx cells of its own. loras: adapter files and their scales. n_seq_min: where the memory
     is not enough for the logits of n_seq_max sequences, it is halved down to this; 0 to refuse
-    instead. fused: attention in one kernel ("flash attention"); None for the quicker one: on a
-    GPU what llama.cpp chooses, on a CPU no. n_outputs: rows of logits from one decode, 0 for one
+    instead. fused: attention in one kernel ("flash attention"); None for what llama.cpp
+    chooses on a GPU, and no on a CPU. n_outputs: rows of logits from one decode, 0 for one
     a sequence.
     """
 
@@ -71,7 +72,8 @@ class ContextParams:
 class NativeModel:
     """Owns the native model, its LoRA adapters and one context; `close` frees all of them.
 
-    build: what computes, for whatever is kept of its results: library, devices, attention.
+    attention: "unfused", "fused", or "chosen by llama.cpp". build: what computes, for whatever is
+    kept of its results: library, attention, tokens at once, layers on a GPU.
     """
 
     def __init__(self, path: Path, params: ContextParams) -> None:
@@ -158,8 +160,14 @@ class NativeModel:
         if fused is not None:
             wanted.flash_attn_type = int(fused)
         if fused is False:
-            wanted.n_ubatch = scored_at_once(lib.llama_model_n_head(self._model), n_ctx)
-        self.build = f"{build()} fused attention {fused}"
+            n_heads = lib.llama_model_n_head(self._model)  # 0 where the first layer has none
+            n_heads = n_heads or lib.llama_model_n_embd(self._model) // _LEAST_HEAD
+            wanted.n_ubatch = scored_at_once(n_heads, n_ctx, n_seq_max)
+        self.attention = {True: "fused", False: "unfused", None: "chosen by llama.cpp"}[fused]
+        self.build = (
+            f"{build()} attention {self.attention}, {wanted.n_ubatch} tokens at once, "
+            f"{params.n_gpu_layers if self.on_gpu else 0} layers on a GPU"
+        )
         wanted.n_seq_max = n_seq_max
         # one row a sequence, not one a prompt token
         wanted.n_outputs_max = params.n_outputs if params.n_outputs > 0 else n_seq_max
@@ -254,10 +262,11 @@ def quant_name(file_type: str | None) -> str:
     return name.removeprefix("MOSTLY_").removeprefix("ALL_")
 
 
-def scored_at_once(n_heads: int, n_ctx: int) -> int:
-    """Tokens of one computation, 16 to 512, so that their scores of n_ctx others stay small."""
+def scored_at_once(n_heads: int, n_ctx: int, n_seq_max: int) -> int:
+    """Tokens of one computation, at most 512, so that their scores of n_ctx others stay within
+    256 MiB; as many as there are sequences at least, for a step takes a token of each."""
     n_tokens = _UBATCH
-    while n_tokens > 16 and 4 * n_heads * n_ctx * n_tokens > _SCORES:
+    while n_tokens // 2 >= n_seq_max and 4 * n_heads * n_ctx * n_tokens > _SCORES:
         n_tokens //= 2
     return n_tokens
 

@@ -131,10 +131,16 @@ def test_a_sweep_varies_one_thing_at_a_time(prompts: Path, tmp_path: Path) -> No
     }
 
 
-def test_shards_are_merged_and_reported(prompts: Path, tmp_path: Path) -> None:
-    for i in (1, 2):
-        assert run("eval", prompts, tmp_path / f"{i}", "--shard", f"{i}/2").exit_code == 0
-    folders = [str(tmp_path / name) for name in ("all", "1", "2")]
+@pytest.mark.parametrize("n", [2, 7])
+def test_shards_are_merged_and_reported(prompts: Path, tmp_path: Path, n: int) -> None:
+    said = []
+    for i in range(1, n + 1):
+        done = run("eval", prompts, tmp_path / f"{i}", "--shard", f"{i}/{n}")
+        assert done.exit_code == 0, done.stderr
+        said.append("no cohort falls to this shard" in done.stderr)
+    assert said[-1] == (n == 7)
+    assert not said[0]
+    folders = [str(tmp_path / name) for name in ("all", *map(str, range(1, n + 1)))]
     merged = CliRunner().invoke(app, ["eval", "merge", *folders])
     assert merged.exit_code == 0, merged.stderr
     assert len(answers(tmp_path / "all")) == 10

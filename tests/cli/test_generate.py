@@ -35,6 +35,7 @@ class Language(EnumerableModel):
     unloaded = 0
     chat_template = None
     lends = False
+    attention = "none"
     capacity = (4096, 24)
     n_ctx_train = 4096
 

@@ -66,6 +66,7 @@ def test_fused_attention_differs_by_rounding_alone(architecture: str) -> None:
             trunk = model.open(prompt("Once upon a time " * 12), PLAIN).trunk
             logits.append(model.next_logits(trunk))
     assert float(np.ptp(logits[0])) > 0
+    assert architecture == "mamba" or not np.array_equal(*logits), "both took the same kernel"
     np.testing.assert_allclose(*logits, atol=0.02 * float(np.ptp(logits[0])))
 
 

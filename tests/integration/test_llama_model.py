@@ -105,8 +105,8 @@ def test_logits_after_accepted_branches_equal_a_fresh_prefill(load: Load, strate
 
 
 @pytest.mark.parametrize("quant", ["F16", "Q4_0"])
-def test_a_draw_does_not_depend_on_what_its_neighbours_draw(load: Load, quant: str) -> None:
-    """Only the shape of a batch and the places in the cache count."""
+def test_a_draw_does_not_depend_on_what_neighbours_draw_that_go_on(load: Load, quant: str) -> None:
+    """Only the shape of a batch and the places in the cache count; one that ends changes both."""
 
     def drawn(*seeds: int) -> list[object]:
         model = load(quant)

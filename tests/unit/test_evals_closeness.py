@@ -1,4 +1,4 @@
-"""The spread of answers to one prompt, and what counts as close to best-of-n."""
+"""Differences in spreads of answers to one prompt, and what counts as close to best-of-n."""
 
 from __future__ import annotations
 
@@ -10,92 +10,92 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stars_local.evals.closeness import MARGIN, closeness, is_close, spread_within
+from stars_local.evals.closeness import MARGIN, closeness, in_spreads, is_close
 from stars_local.evals.summary import summarise
+from stars_local.evals.tables import closeness_table
 from tests.unit.test_evals_summary import line
 
 numbers = st.floats(-10, 10, allow_nan=False)
 
 
-def arms_of(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[dict[str, float]]:
-    return [{f"p{i}": float(value) for i, value in enumerate(arm)} for arm in values]
+def rewards(values: Any) -> dict[str, float]:
+    return {f"p{i}": float(value) for i, value in enumerate(values)}
 
 
-@given(st.integers(0, 2**16), st.integers(2, 5), st.integers(2, 9), numbers, numbers)
-def test_what_a_prompt_and_an_arm_add_is_no_spread(
-    seed: int, n_arms: int, n_prompts: int, of_arm: float, of_prompt: float
+@given(st.integers(0, 2**16), st.integers(4, 9), st.floats(0.01, 50), numbers)
+def test_neither_the_scale_nor_what_a_prompt_adds_counts(
+    seed: int, n: int, scale: float, added: float
 ) -> None:
-    draw = np.random.default_rng(seed).normal(size=(n_arms, n_prompts))
-    shifted = draw.copy()
-    shifted[0] += of_arm
-    shifted[:, 0] += of_prompt
-    assert spread_within(arms_of(shifted)) == pytest.approx(spread_within(arms_of(draw)), abs=1e-9)
-    assert spread_within(arms_of(3 * draw)) == pytest.approx(3 * spread_within(arms_of(draw)))
+    first, second = np.random.default_rng(seed).normal(size=(2, n))
+    of_prompt = added * np.arange(n)
+    plain = in_spreads(rewards(first), rewards(second))
+    moved = in_spreads(rewards(scale * first + of_prompt), rewards(scale * second + of_prompt))
+    assert moved.value == pytest.approx(plain.value, rel=1e-6)
+    turned = in_spreads(rewards(second), rewards(first))
+    assert (turned.value, turned.low, turned.high) == pytest.approx(
+        (-plain.value, -plain.high, -plain.low), nan_ok=True
+    )
 
 
-def test_it_finds_the_spread_that_answers_were_drawn_with() -> None:
+def test_it_finds_the_difference_that_answers_were_drawn_with() -> None:
     rng = np.random.default_rng(0)
-    prompts, arms = rng.normal(0, 5, 4000), np.array([[0.0], [1.0], [4.0]])
-    drawn = prompts + arms + rng.normal(0, 0.7, (3, 4000))
-    assert spread_within(arms_of(drawn)) == pytest.approx(0.7, abs=0.02)
+    prompts = rng.normal(0, 5, 4000)
+    first, second = (prompts + mean + rng.normal(0, 0.7, 4000) for mean in (0.35, 0.0))
+    found = in_spreads(rewards(first), rewards(second))
+    assert found.value == pytest.approx(0.5, abs=0.06)
+    assert found.low < 0.5 < found.high
 
 
-def test_only_prompts_that_every_arm_answered_count() -> None:
-    first, second = arms_of(np.array([[0.0, 1.0, 3.0], [1.0, 0.0, 1.0]]))
-    both = spread_within([first, second])
-    assert spread_within([{**first, "more": 99.0}, second]) == both
+def test_only_prompts_that_both_answered_count() -> None:
+    drawn = np.random.default_rng(2).normal(size=(2, 20))
+    first, second = map(rewards, drawn)
+    assert in_spreads({**first, "more": 99.0}, second) == in_spreads(first, second)
 
 
-@pytest.mark.parametrize("arms", [[], [{"p": 1.0, "q": 2.0}], [{"p": 1.0}, {"p": 2.0}]])
-def test_there_is_none_without_two_arms_and_two_prompts(arms: list[dict[str, float]]) -> None:
-    assert math.isnan(spread_within(arms))
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_there_is_none_without_a_spread(n: int) -> None:
+    level = [0.1 * (i + 1) for i in range(n)]
+    found = in_spreads(rewards(level), rewards([each + 0.3 for each in level]))
+    assert math.isnan(found.value)
 
 
 def test_the_whole_interval_decides() -> None:
-    assert is_close(-0.05, 0.3, 0.1) is True
-    assert is_close(-0.9, -0.2, 0.1) is False
-    assert is_close(-0.2, 0.0, 0.1) is None
-
-
-def pair(first: str, second: str, value: float, judge: str = "j") -> dict[str, Any]:
-    difference = {"value": value, "low": value - 0.1, "high": value + 0.3, "n": 9}
-    return {"first": first, "second": second, "judge": judge, "difference": difference}
-
-
-ARMS = {
-    "plain": {"method": "vanilla", "n_decoded_tokens": 100.0},
-    "ten": {"method": "best-of-n", "n_decoded_tokens": 1000.0},
-    "stars": {"method": "stars", "n_decoded_tokens": 250.0},
-    "dear": {"method": "stars", "n_decoded_tokens": 2000.0},
-}
-
-
-def test_best_of_n_is_the_yardstick_on_either_side_of_a_pair() -> None:
-    pairs = [pair("stars", "ten", -1.0), pair("ten", "plain", 1.0), pair("stars", "plain", 0.0)]
-    stars, plain = closeness(ARMS, pairs, {"j": 2.0})
-    assert (stars["first"], stars["second"], stars["tokens"]) == ("stars", "ten", 0.25)
-    assert stars["difference"] == {"value": -0.5, "low": -0.55, "high": -0.35, "n": 9}
-    assert plain["first"] == "plain"
-    assert plain["difference"]["value"] == -0.5
-    assert (plain["difference"]["low"], plain["difference"]["high"]) == (-0.65, -0.45)
-    assert stars["close"] is plain["close"] is False
-
-
-def test_dearer_arms_and_judges_that_rank_nothing_take_no_part() -> None:
-    spreads = {"j": 1.0, "refusal": 1.0, "flat": 0.0, "none": math.nan}
-    pairs = [pair("dear", "ten", 1.0)]
-    pairs += [pair("stars", "ten", 1.0, judge) for judge in ("refusal", "flat", "none", "unknown")]
-    assert closeness(ARMS, pairs, spreads) == []
-
-
-def test_a_summary_tells_who_comes_close() -> None:
-    rng, lines = np.random.default_rng(1), []
-    for arm, cost, lead in (("best-of-n", 1000, 1.0), ("stars", 300, 1.2), ("vanilla", 100, 0.0)):
-        for i in range(60):
-            reward = lead + i + float(rng.normal(0, 0.3))
-            lines.append(line(arm, 0, f"p{i}", rewards={"j": reward}, n_decoded_tokens=cost))
-    summary = summarise(lines)
-    assert summary["spreads"]["j"] == pytest.approx(0.3, abs=0.05)
-    said = {each["first"]: each["close"] for each in summary["closeness"]}
-    assert said == {"stars": True, "vanilla": False}
     assert MARGIN == 0.1
+    assert is_close(-0.05, 0.3) is True
+    assert is_close(-0.9, -0.2) is False
+    assert is_close(-0.2, 0.0) is None
+
+
+def answers(arm: str, cost: int, lead: float, prompts: range = range(60)) -> list[dict[str, Any]]:
+    """Lines of an arm: rewards that scatter by 0.3 around what the prompt and the arm add."""
+    rng = np.random.default_rng(sum(map(ord, arm)))
+    drawn = [lead + i + float(rng.normal(0, 0.3)) for i in prompts]
+    return [
+        line(arm, 0, f"p{i}", rewards={"j": reward, "refusal": 0.0}, n_decoded_tokens=cost)
+        for i, reward in zip(prompts, drawn, strict=True)
+    ]
+
+
+def test_a_summary_tells_who_comes_close_by_judges_that_rank() -> None:
+    lines = (
+        answers("best-of-n", 1000, 1.0) + answers("stars", 300, 1.3) + answers("vanilla", 100, 0)
+    )
+    found = summarise([*lines, *answers("dear", 2000, 3.0)])["closeness"]
+    assert {(each["first"], each["close"]) for each in found} == {
+        ("stars", True),
+        ("vanilla", False),
+    }
+    assert {(each["second"], each["judge"]) for each in found} == {("best-of-n", "j")}
+    assert {each["first"]: each["tokens"] for each in found} == {"stars": 0.3, "vanilla": 0.1}
+    rows = {row[0]: row[3:] for row in closeness_table({"closeness": found})}
+    assert rows["stars to best-of-n"][0] == "30 %"
+    assert [row[-1] for row in rows.values()] == ["close", "yes", "no"]
+
+
+def test_other_arms_and_other_prompts_have_no_say() -> None:
+    two = {arm: answers(arm, cost, 1.0) for arm, cost in (("best-of-n", 1000), ("stars", 300))}
+    (alone,) = closeness(two, ["j"])
+    strangers = {"vanilla": answers("vanilla", 9, 5.0, range(100, 105))}
+    assert closeness({**two, **strangers}, ["j"]) == [alone]
+    late = {**two, "best-of-n": two["best-of-n"] + answers("best-of-n", 1, 9.0, range(60, 99))}
+    assert closeness(late, ["j"]) == [alone]
