@@ -21,7 +21,7 @@ mkdir -p "$OUT"
 compare() { # NAME PROMPTS JUDGE ARMS...
     name=$1 prompts=$2 judge=$3
     shift 3
-    case $name in helpful | sentiment) ;; *) set -- ${ALSO:+--judge "reward:$ALSO"} "$@" ;; esac
+    case $name in helpful | sentiment | eight) ;; *) set -- ${ALSO:+--judge "reward:$ALSO"} "$@" ;; esac
     "$STARS" eval --model "$MODEL" --prompts "$prompts" --judge "reward:$judge" \
         --out "$OUT/$name${SHARD:+-${SHARD%/*}}" ${SHARD:+--shard "$SHARD"} \
         --limit "$LIMIT" --sample-seed 0 --seed 0 --cohort 64 --max-new-tokens 128 "$@"
@@ -38,7 +38,7 @@ for key in ("alpha", "beta", "reward_threshold"):
     print(key, "=", json.load(open(sys.argv[1]))[key])' "$file"
 }
 
-for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen half sweep}; do
+for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen eight half sweep}; do
     case $run in
     harmless) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
         --judge refusal --arms scripts/results.toml \
@@ -66,6 +66,9 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen half s
         compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" --arms "$OUT/four.toml" ;;
     fifteen) compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
         --arms scripts/results-15.toml ;;
+    eight) # reviews in segments of 8 tokens, about as long as those of CARDS
+        compare "$run" "${IMDB:?}" "$SENTIMENT" --reward sentiment=1 \
+            --method stars:segment_size=8,reward_threshold=1.55 ;;
     half) # the prompts and seeds of `fifteen`: STARS at half of best-of-10's tokens
         compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
             --method stars:segment_size=15,reward_threshold=1.25 \
