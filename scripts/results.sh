@@ -69,10 +69,9 @@ for run in ${*:-harmless helpful harmfulqa sentiment prefill four fifteen eight 
     eight) # reviews in segments of 8 tokens, about as long as those of CARDS
         compare "$run" "${IMDB:?}" "$SENTIMENT" --reward sentiment=1 \
             --method stars:segment_size=8,reward_threshold=1.55 ;;
-    half) # the prompts and seeds of `fifteen`: STARS at half of best-of-10's tokens
-        compare "$run" "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" "$JUDGE" \
-            --method stars:segment_size=15,reward_threshold=1.25 \
-            --method best-of-n:n=4 --method best-of-n:n=10 ;;
+    half) # the prompts and seeds of `harmfulqa`: STARS at about half of best-of-10's tokens
+        compare "$run" "$DATA/harmful-questions/harmfulqa.json" "$JUDGE" \
+            --method stars:segment_size=15,reward_threshold=1.1 ;;
     sweep)
         "$STARS" sweep --model "$MODEL" --prompts "$DATA/hh-rlhf/harmless-base/test.jsonl.gz" \
             --out "$OUT/$run${SHARD:+-${SHARD%/*}}" ${SHARD:+--shard "$SHARD"} \
